@@ -1,0 +1,333 @@
+"""The layer problem: keep a subset of a layer's input groups, refit, reproduce the layer's output.
+
+With inputs X ∈ R^{n×D} (im2col; D = groups × block, block the kernel area), outputs Y ∈ R^{n×O},
+G = XᵀX/n, B = XᵀY/n and c₀ = ‖Y‖²/(2n):
+
+    min  ½⟨W, G W⟩ − ⟨B, W⟩ + c₀ + Σ_j [ a_j‖W_j‖² + c_j y_j ],    |W_j| ≤ M_j y_j,  y ∈ {0,1},
+
+W_j ∈ R^{block×O} the rows of group j. The loss is ‖X W − Y‖²/(2n): the mean over samples of half
+the squared error.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.optimize import lsq_linear
+
+from formulations.terms import Square
+
+if TYPE_CHECKING:
+    import pyomo.environ as pyo
+
+    from formulations.solution import Solution
+
+_FIELDS = ("G", "B", "c0", "block", "ridge", "cost")
+
+
+@dataclass(frozen=True, eq=False)
+class LayerProblem:
+    """Data of one layer problem.
+
+    Parameters
+    ----------
+    gram : (D, D) array
+        G, symmetric positive semidefinite.
+    cross : (D, O) array
+        B, in the range of G.
+    constant : float
+        c₀ ≥ 0.
+    term : Square
+        Shrinkage a, price c and bound M, one for all groups or one a group.
+    block : int
+        Rows of a group; D must be a multiple.
+
+    Raises
+    ------
+    ValueError
+        Naming the number that is wrong: NaN, shapes that do not fit, an asymmetric or indefinite G,
+        a B that G cannot produce (the loss would be unbounded below).
+    """
+
+    gram: np.ndarray
+    cross: np.ndarray
+    constant: float
+    term: Square
+    block: int = 1
+
+    def __post_init__(self):
+        gram, cross = np.asarray(self.gram, float), np.asarray(self.cross, float)
+        object.__setattr__(self, "gram", gram)
+        object.__setattr__(self, "cross", cross)
+        object.__setattr__(self, "constant", float(self.constant))
+        object.__setattr__(self, "block", int(self.block))
+        self._check()
+
+    def _check(self):
+        gram, cross = self.gram, self.cross
+        if gram.ndim != 2 or gram.shape[0] != gram.shape[1] or gram.size == 0:
+            raise ValueError(f"G must be a square matrix: its shape is {gram.shape}")
+        if cross.ndim != 2 or cross.shape[0] != gram.shape[0] or cross.shape[1] == 0:
+            raise ValueError(f"B must have {gram.shape[0]} rows like G: its shape is {cross.shape}")
+        if self.block < 1 or gram.shape[0] % self.block:
+            raise ValueError(f"block {self.block} does not divide the {gram.shape[0]} rows of G")
+        for name, value in (("G", gram), ("B", cross), ("c0", np.asarray(self.constant))):
+            if not np.isfinite(value).all():
+                at = tuple(int(i) for i in np.argwhere(~np.isfinite(value))[0])
+                raise ValueError(f"{name}{list(at) if at else ''} is not a finite number")
+        scale = np.abs(gram).max()
+        if scale == 0:
+            raise ValueError("G is zero: the layer sees no input")
+        skew = np.abs(gram - gram.T)
+        if skew.max() > 1e-8 * scale:
+            i, j = (int(k) for k in np.unravel_index(skew.argmax(), skew.shape))
+            raise ValueError(
+                f"G is not symmetric: G[{i},{j}] = {gram[i, j]:g}, G[{j},{i}] = {gram[j, i]:g}"
+            )
+        lowest = self._spectrum[0][0]
+        if lowest < -1e-8 * scale:
+            raise ValueError(f"G is not positive semidefinite: it has the eigenvalue {lowest:g}")
+        for name in ("shrinkage", "price", "bound"):
+            shape = np.shape(getattr(self.term, name))
+            if shape not in ((), (self.groups,)):
+                raise ValueError(f"{name} has shape {shape}: one number, or {self.groups}, fit")
+        if self.constant < 0:
+            raise ValueError(f"c0 must not be negative: it is {self.constant:g}")
+
+    # ---- construction and files -------------------------------------------------------------
+
+    @classmethod
+    def from_data(
+        cls, inputs: np.ndarray, outputs: np.ndarray, term: Square, block: int = 1
+    ) -> LayerProblem:
+        """Build G, B, c₀ from inputs X (n, D) and outputs Y (n, O)."""
+        n = len(inputs)
+        if n == 0 or len(outputs) != n:
+            raise ValueError(f"{n} inputs and {len(outputs)} outputs: equal, positive numbers fit")
+        return cls(
+            inputs.T @ inputs / n,
+            inputs.T @ outputs / n,
+            float((outputs * outputs).sum() / (2 * n)),
+            term,
+            block,
+        )
+
+    @classmethod
+    def load(cls, path: str | Path) -> LayerProblem:
+        """Read an ``.npz`` with arrays G, B, c0, block, ridge (a), cost (c) and optionally bound (M).
+
+        Raises
+        ------
+        ValueError
+            In one line that names the file and what is wrong with it.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise ValueError(f"no layer problem at {path}")
+        try:
+            with np.load(path, allow_pickle=False) as data:
+                arrays = {name: data[name] for name in data.files}
+        except Exception as error:
+            raise ValueError(f"{path} is not a readable .npz file: {error}") from None
+        missing = [name for name in _FIELDS if name not in arrays]
+        if missing:
+            raise ValueError(f"{path} lacks the arrays {', '.join(missing)}")
+        try:
+            term = Square(arrays["ridge"], arrays["cost"], arrays.get("bound", np.inf))
+            return cls(arrays["G"], arrays["B"], arrays["c0"], term, arrays["block"])
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path}: {error}") from None
+
+    def save(self, path: str | Path) -> None:
+        """Write what :meth:`load` reads."""
+        np.savez_compressed(
+            path,
+            G=self.gram,
+            B=self.cross,
+            c0=self.constant,
+            block=self.block,
+            ridge=self.term.shrinkage,
+            cost=self.term.price,
+            bound=self.term.bound,
+        )
+
+    # ---- sizes ------------------------------------------------------------------------------
+
+    @property
+    def groups(self) -> int:
+        """Number of input groups."""
+        return self.gram.shape[0] // self.block
+
+    @property
+    def outputs(self) -> int:
+        """Number of output columns, O."""
+        return self.cross.shape[1]
+
+    def by_group(self, weights: np.ndarray) -> np.ndarray:
+        """(D, O) weights to (groups, block·O), one group a row: what a term reads."""
+        return weights.reshape(self.groups, -1)
+
+    def rows(self, support: np.ndarray) -> np.ndarray:
+        """(G,) mask of groups to (D,) mask of rows."""
+        return np.repeat(np.asarray(support, bool), self.block)
+
+    def per_row(self, value) -> np.ndarray:
+        """A term's parameter, one a row of W, (D,)."""
+        return np.repeat(np.broadcast_to(value, (self.groups,)), self.block)
+
+    # ---- values -----------------------------------------------------------------------------
+
+    def loss(self, weights: np.ndarray) -> float:
+        """½⟨W, G W⟩ − ⟨B, W⟩ + c₀."""
+        inner = 0.5 * np.vdot(weights, self.gram @ weights) - np.vdot(self.cross, weights)
+        return float(inner + self.constant)
+
+    def objective(self, weights: np.ndarray, support: np.ndarray) -> float:
+        """Loss + ridge + prices of the support: the MIP's objective. (G,) bool support."""
+        ridge = (self.per_row(self.term.shrinkage)[:, None] * weights**2).sum()
+        price = np.broadcast_to(self.term.price, (self.groups,))[support].sum()
+        return float(self.loss(weights) + ridge + price)
+
+    def relaxed_objective(self, weights: np.ndarray) -> float:
+        """Loss + Σ_j h(W_j): the perspective relaxation, its indicators projected away."""
+        return self.loss(weights) + float(self.term.value(self.by_group(weights)).sum())
+
+    def refit(self, support: np.ndarray) -> np.ndarray:
+        """Best weights (D, O) on a support (G,): ridge regression, within the box if M is finite."""
+        weights = np.zeros_like(self.cross)
+        rows = self.rows(support)
+        if not rows.any():
+            return weights
+        hessian = self._hessian[np.ix_(rows, rows)]
+        weights[rows] = np.linalg.solve(hessian, self.cross[rows])
+        bound = self.per_row(self.term.bound)[rows]
+        if (np.abs(weights[rows]) > bound[:, None]).any():
+            factor = np.linalg.cholesky(hessian).T
+            target = np.linalg.solve(factor.T, self.cross[rows])
+            for column in range(self.outputs):
+                fit = lsq_linear(factor, target[:, column], (-bound, bound), method="bvls")
+                weights[rows, column] = fit.x
+        return weights
+
+    def valid_bounds(self, upper: float) -> np.ndarray:
+        """|W| of every solution at most this, entry by entry, (D, O), given an upper bound.
+
+        The loss and ridge together are a quadratic of Hessian H = G + 2A with minimum q at W°, so
+        a solution with objective ≤ U has ½‖W − W°‖²_H ≤ U − q, hence
+        |W_ko − W°_ko| ≤ √(2(U − q)·(H⁻¹)_kk).
+        """
+        dense = self.refit_unbounded
+        lowest = self.objective(dense, np.zeros(self.groups, bool))
+        inverse = np.diag(np.linalg.inv(self._hessian))
+        radius = np.sqrt(2 * max(0.0, upper - lowest) * inverse)[:, None]
+        return np.minimum(np.abs(dense) + radius, self.per_row(self.term.bound)[:, None])
+
+    @cached_property
+    def refit_unbounded(self) -> np.ndarray:
+        """Ridge solution with every group kept and no box, (D, O)."""
+        return np.linalg.solve(self._hessian, self.cross)
+
+    @cached_property
+    def _hessian(self) -> np.ndarray:
+        return self.gram + 2 * np.diag(self.per_row(self.term.shrinkage))
+
+    @cached_property
+    def _spectrum(self) -> tuple[np.ndarray, np.ndarray]:
+        return np.linalg.eigh(self.gram)
+
+    @cached_property
+    def factor(self) -> np.ndarray:
+        """L of full row rank with G = LᵀL, (rank, D)."""
+        values, vectors = self._spectrum
+        large = values > 1e-12 * values[-1]
+        return np.sqrt(values[large])[:, None] * vectors[:, large].T
+
+    # ---- the MIP ----------------------------------------------------------------------------
+
+    def model(self, form: str = "perspective") -> pyo.ConcreteModel:
+        """The pruning MIP as a Pyomo model.
+
+        Sets
+            J groups, K rows of W, N columns of W
+        Variables
+            w[k,n], and per group the block of ``form`` (y, and t for the perspective)
+        Objective
+            ½ Σ_n w_nᵀ G w_n − Σ_kn B_kn w_kn + c₀ + Σ_j block[j].cost
+
+        Parameters
+        ----------
+        form : {"big-m", "perspective"}
+            See :mod:`formulations.blocks`. The big-M form of a problem without bounds takes
+            :meth:`valid_bounds` of the solution that keeps everything.
+        """
+        import pyomo.environ as pyo
+
+        from formulations.blocks import BLOCKS
+
+        if form not in BLOCKS:
+            raise ValueError(f"unknown form {form!r}: one of {', '.join(BLOCKS)}")
+        count, columns = self.cross.shape
+        model = pyo.ConcreteModel()
+        model.J, model.K = pyo.RangeSet(0, self.groups - 1), pyo.RangeSet(0, count - 1)
+        model.N = pyo.RangeSet(0, columns - 1)
+        model.w = pyo.Var(model.K, model.N)
+        bounds = np.broadcast_to(self.per_row(self.term.bound)[:, None], self.cross.shape)
+        if form == "big-m" and not np.isfinite(bounds).all():
+            bounds = self.big_m()
+        shrinkage, price = (
+            np.broadcast_to(v, (self.groups,)) for v in (self.term.shrinkage, self.term.price)
+        )
+
+        def group(block, j):
+            rows = range(j * self.block, (j + 1) * self.block)
+            entries = [(k, n) for k in rows for n in model.N]
+            BLOCKS[form](
+                block,
+                [model.w[e] for e in entries],
+                float(shrinkage[j]),
+                float(price[j]),
+                [float(bounds[e]) for e in entries],
+            )
+
+        model.group = pyo.Block(model.J, rule=group)
+        quadratic = sum(
+            (0.5 if k == l else 1.0) * float(self.gram[k, l]) * model.w[k, n] * model.w[l, n]
+            for n in model.N
+            for k in model.K
+            for l in range(k, count)
+            if self.gram[k, l] != 0
+        )
+        linear = sum(float(self.cross[k, n]) * model.w[k, n] for k in model.K for n in model.N)
+        model.objective = pyo.Objective(
+            expr=quadratic - linear + self.constant + sum(model.group[j].cost for j in model.J)
+        )
+        return model
+
+    def big_m(self) -> np.ndarray:
+        """Finite bounds for the big-M form, (D, O): M itself, or valid ones from keeping all."""
+        everything = np.ones(self.groups, bool)
+        upper = self.objective(self.refit(everything), everything)
+        return self.valid_bounds(upper)
+
+    def write(self, path: str | Path, form: str = "perspective") -> None:
+        """Export the model as .lp, .mps or .nl, by the file's ending, for any other solver."""
+        path = Path(path)
+        if path.suffix not in {".lp", ".mps", ".nl"}:
+            raise ValueError(f"{path.name}: a model is written as .lp, .mps or .nl")
+        self.model(form).write(str(path), io_options={"symbolic_solver_labels": True})
+
+    def solve(self, form: str = "perspective", **options) -> Solution:
+        """Solve to proved optimality with HiGHS (:func:`outer_approximation.solve`)."""
+        from formulations import outer_approximation
+
+        return outer_approximation.solve(self, form, **options)
+
+    def relax(self, form: str = "perspective", **options) -> Solution:
+        """Solve the continuous relaxation with HiGHS (:func:`outer_approximation.relax`)."""
+        from formulations import outer_approximation
+
+        return outer_approximation.relax(self, form, **options)
