@@ -10,6 +10,8 @@ import math
 
 import pyomo.environ as pyo
 
+from formulations.errors import InputError
+
 
 def big_m_block(block, weights, shrinkage: float, price: float, bounds) -> None:
     """State one group's term with big-M constraints (a convex MIQP).
@@ -36,11 +38,11 @@ def big_m_block(block, weights, shrinkage: float, price: float, bounds) -> None:
 
     Raises
     ------
-    ValueError
+    InputError
         If a bound is infinite: this form cannot be stated without.
     """
     if not all(math.isfinite(m) for m in bounds):
-        raise ValueError("the big-M form needs a finite bound for every weight")
+        raise InputError("the big-M form needs a finite bound for every weight")
     block.y = pyo.Var(domain=pyo.Binary)
     _box(block, weights, bounds)
     block.cost = pyo.Expression(expr=shrinkage * sum(w**2 for w in weights) + price * block.y)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.optimize import lsq_linear
 
+from formulations.errors import InputError
 from formulations.terms import Square
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class LayerProblem:
 
     Raises
     ------
-    ValueError
+    InputError
         Naming the number that is wrong: NaN, shapes that do not fit, an asymmetric or indefinite G,
         a B that G cannot produce (the loss would be unbounded below).
     """
@@ -70,33 +71,33 @@ class LayerProblem:
     def _check(self):
         gram, cross = self.gram, self.cross
         if gram.ndim != 2 or gram.shape[0] != gram.shape[1] or gram.size == 0:
-            raise ValueError(f"G must be a square matrix: its shape is {gram.shape}")
+            raise InputError(f"G must be a square matrix: its shape is {gram.shape}")
         if cross.ndim != 2 or cross.shape[0] != gram.shape[0] or cross.shape[1] == 0:
-            raise ValueError(f"B must have {gram.shape[0]} rows like G: its shape is {cross.shape}")
+            raise InputError(f"B must have {gram.shape[0]} rows like G: its shape is {cross.shape}")
         if self.block < 1 or gram.shape[0] % self.block:
-            raise ValueError(f"block {self.block} does not divide the {gram.shape[0]} rows of G")
+            raise InputError(f"block {self.block} does not divide the {gram.shape[0]} rows of G")
         for name, value in (("G", gram), ("B", cross), ("c0", np.asarray(self.constant))):
             if not np.isfinite(value).all():
                 at = tuple(int(i) for i in np.argwhere(~np.isfinite(value))[0])
-                raise ValueError(f"{name}{list(at) if at else ''} is not a finite number")
+                raise InputError(f"{name}{list(at) if at else ''} is not a finite number")
         scale = np.abs(gram).max()
         if scale == 0:
-            raise ValueError("G is zero: the layer sees no input")
+            raise InputError("G is zero: the layer sees no input")
         skew = np.abs(gram - gram.T)
         if skew.max() > 1e-8 * scale:
             i, j = (int(k) for k in np.unravel_index(skew.argmax(), skew.shape))
-            raise ValueError(
+            raise InputError(
                 f"G is not symmetric: G[{i},{j}] = {gram[i, j]:g}, G[{j},{i}] = {gram[j, i]:g}"
             )
         lowest = self._spectrum[0][0]
         if lowest < -1e-8 * scale:
-            raise ValueError(f"G is not positive semidefinite: it has the eigenvalue {lowest:g}")
+            raise InputError(f"G is not positive semidefinite: it has the eigenvalue {lowest:g}")
         for name in ("shrinkage", "price", "bound"):
             shape = np.shape(getattr(self.term, name))
             if shape not in ((), (self.groups,)):
-                raise ValueError(f"{name} has shape {shape}: one number, or {self.groups}, fit")
+                raise InputError(f"{name} has shape {shape}: one number, or {self.groups}, fit")
         if self.constant < 0:
-            raise ValueError(f"c0 must not be negative: it is {self.constant:g}")
+            raise InputError(f"c0 must not be negative: it is {self.constant:g}")
 
     # ---- construction and files -------------------------------------------------------------
 
@@ -107,7 +108,7 @@ class LayerProblem:
         """Build G, B, c₀ from inputs X (n, D) and outputs Y (n, O)."""
         n = len(inputs)
         if n == 0 or len(outputs) != n:
-            raise ValueError(f"{n} inputs and {len(outputs)} outputs: equal, positive numbers fit")
+            raise InputError(f"{n} inputs and {len(outputs)} outputs: equal, positive numbers fit")
         return cls(
             inputs.T @ inputs / n,
             inputs.T @ outputs / n,
@@ -118,29 +119,29 @@ class LayerProblem:
 
     @classmethod
     def load(cls, path: str | Path) -> LayerProblem:
-        """Read an ``.npz`` with arrays G, B, c0, block, ridge (a), cost (c) and optionally bound (M).
+        """Read an ``.npz`` with arrays G, B, c0, block, ridge (a), cost (c), optionally bound (M).
 
         Raises
         ------
-        ValueError
+        InputError
             In one line that names the file and what is wrong with it.
         """
         path = Path(path)
         if not path.is_file():
-            raise ValueError(f"no layer problem at {path}")
+            raise InputError(f"no layer problem at {path}")
         try:
             with np.load(path, allow_pickle=False) as data:
                 arrays = {name: data[name] for name in data.files}
         except Exception as error:
-            raise ValueError(f"{path} is not a readable .npz file: {error}") from None
+            raise InputError(f"{path} is not a readable .npz file: {error}") from None
         missing = [name for name in _FIELDS if name not in arrays]
         if missing:
-            raise ValueError(f"{path} lacks the arrays {', '.join(missing)}")
+            raise InputError(f"{path} lacks the arrays {', '.join(missing)}")
         try:
             term = Square(arrays["ridge"], arrays["cost"], arrays.get("bound", np.inf))
             return cls(arrays["G"], arrays["B"], arrays["c0"], term, arrays["block"])
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"{path}: {error}") from None
+        except (InputError, TypeError) as error:
+            raise InputError(f"{path}: {error}") from None
 
     def save(self, path: str | Path) -> None:
         """Write what :meth:`load` reads."""
@@ -196,8 +197,17 @@ class LayerProblem:
         """Loss + Σ_j h(W_j): the perspective relaxation, its indicators projected away."""
         return self.loss(weights) + float(self.term.value(self.by_group(weights)).sum())
 
+    def dual_bound(self, weights: np.ndarray) -> float:
+        """Lower bound on the perspective relaxation from any (D, O) weights V, by Fenchel duality.
+
+        D(V) = −½⟨V, G V⟩ + c₀ − Σ_j h*(v_j),  v = B − G V.
+        """
+        image = self.gram @ weights
+        dual = self.term.conjugate(self.by_group(self.cross - image)).sum()
+        return float(self.constant - 0.5 * np.vdot(weights, image) - dual)
+
     def refit(self, support: np.ndarray) -> np.ndarray:
-        """Best weights (D, O) on a support (G,): ridge regression, within the box if M is finite."""
+        """Best weights (D, O) on a support (G,): ridge regression, in the box if M is finite."""
         weights = np.zeros_like(self.cross)
         rows = self.rows(support)
         if not rows.any():
@@ -269,7 +279,7 @@ class LayerProblem:
         from formulations.blocks import BLOCKS
 
         if form not in BLOCKS:
-            raise ValueError(f"unknown form {form!r}: one of {', '.join(BLOCKS)}")
+            raise InputError(f"unknown form {form!r}: one of {', '.join(BLOCKS)}")
         count, columns = self.cross.shape
         model = pyo.ConcreteModel()
         model.J, model.K = pyo.RangeSet(0, self.groups - 1), pyo.RangeSet(0, count - 1)
@@ -317,7 +327,7 @@ class LayerProblem:
         """Export the model as .lp, .mps or .nl, by the file's ending, for any other solver."""
         path = Path(path)
         if path.suffix not in {".lp", ".mps", ".nl"}:
-            raise ValueError(f"{path.name}: a model is written as .lp, .mps or .nl")
+            raise InputError(f"{path.name}: a model is written as .lp, .mps or .nl")
         self.model(form).write(str(path), io_options={"symbolic_solver_labels": True})
 
     def solve(self, form: str = "perspective", **options) -> Solution:

@@ -15,24 +15,32 @@ and for the big-M form the tangent in y of the same with sup{⟨v, w⟩ − φ(w
 tight where V is the inner minimiser. These are the perspective cuts of Frangioni & Gentile (2006),
 added up with their multipliers, so that the master problem has a column for each group instead of
 several for each weight (generalised Benders; Bertsimas & Van Parys 2020). HiGHS minimises
-η + c·y over the cuts: first as a linear program until the relaxation has converged, then with y
-binary, refitting on each support for an incumbent, until the bound meets the incumbent.
+η + c·y over the cuts. A tree over y, in which each node cuts its own linear program until it has
+converged, closes the rest of the gap (LP/NLP branch and bound, Quesada & Grossmann 1992): cuts at
+binary points alone say little about the points between, and a MILP solver that may not ask for
+cuts on the way then enumerates. Cuts are valid in the whole tree and are kept in one pool;
+incumbents are refits on the nodes' supports.
 """
 
 from __future__ import annotations
 
+import heapq
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import highspy
 import numpy as np
 from scipy.optimize import lsq_linear
 
+from formulations.errors import InputError
 from formulations.layer import LayerProblem
 from formulations.solution import Solution, relative_gap
 
 _FORMS = ("perspective", "big-m")
 _ROUNDS = 100_000
+# Cuts in the pool above which the slack ones are dropped.
+_POOL = 3000
 # HiGHS's own tolerances: tighter than its defaults, because the answers are used as certificates.
 _FEASIBILITY = 1e-9
 # In-out separation (Ben-Ameur & Neto 2007): cut between the LP point and the best point known.
@@ -61,25 +69,18 @@ def solve(
 
     Raises
     ------
-    ValueError
+    InputError
         Unknown form, tolerance or time limit not positive.
     """
     loop = _Loop(problem, form, tolerance, time_limit)
-    status = "optimal"
-    try:
-        loop.converge_relaxation(max(tolerance / 10, 1e-7))
-        loop.refine_integer(tolerance)
-    except KeyboardInterrupt:
-        status = "interrupted"
-    except _Stopped as stop:
-        status = stop.status
+    status = loop.attempt(
+        lambda: (loop.solve_root(tolerance / 4), loop.branch_and_bound(tolerance))
+    )
     best = loop.incumbent
-    if relative_gap(best.objective, loop.bound) <= tolerance:
-        status = "optimal"
     return Solution(
         objective=best.objective,
         bound=min(loop.bound, best.objective),
-        status=status,
+        status="optimal" if relative_gap(best.objective, loop.bound) <= tolerance else status,
         support=best.support,
         weights=best.weights,
         nodes=loop.nodes,
@@ -104,19 +105,15 @@ def relax(
         ``support`` the groups with y above ½.
     """
     loop = _Loop(problem, form, tolerance, time_limit)
-    status = "optimal"
-    try:
-        loop.converge_relaxation(tolerance)
-    except KeyboardInterrupt:
-        status = "interrupted"
-    except _Stopped as stop:
-        status = stop.status
+    status = loop.attempt(lambda: loop.solve_root(tolerance))
+    root = loop.root
+    value = loop.relaxed_value(root.weights, root.indicator)
     return Solution(
-        objective=loop.relaxed.objective,
-        bound=min(loop.bound, loop.relaxed.objective),
+        objective=value,
+        bound=min(root.bound, value),
         status=status,
-        support=loop.relaxed.indicator > 0.5,
-        weights=loop.relaxed.weights,
+        support=root.indicator > 0.5,
+        weights=root.weights,
         nodes=0,
         seconds=loop.elapsed,
         solver=f"highs/{form}-relaxation",
@@ -137,22 +134,35 @@ class _Incumbent:
 
 
 @dataclass
-class _Relaxed:
-    objective: float
+class _Node:
+    """Indicators between ``lower`` and ``upper``; the node's bound and best relaxed point."""
+
+    lower: np.ndarray
+    upper: np.ndarray
+    bound: float
     indicator: np.ndarray
     weights: np.ndarray
 
+    def branch(self, group: int) -> tuple[_Node, _Node]:
+        """The two children: the group kept, the group removed."""
+        lower, upper = self.lower.copy(), self.upper.copy()
+        lower[group], upper[group] = 1.0, 0.0
+        return tuple(
+            _Node(low, high, self.bound, np.clip(self.indicator, low, high), self.weights)
+            for low, high in ((lower, self.upper), (self.lower, upper))
+        )
+
 
 class _Loop:
-    """The cutting-plane loop: the master problem, the bound, the incumbent, the relaxed point."""
+    """Cuts, nodes, the bound and the incumbent of one solve."""
 
     def __init__(self, problem: LayerProblem, form: str, tolerance: float, time_limit: float):
         if form not in _FORMS:
-            raise ValueError(f"unknown form {form!r}: one of {', '.join(_FORMS)}")
+            raise InputError(f"unknown form {form!r}: one of {', '.join(_FORMS)}")
         if not tolerance > 0:
-            raise ValueError(f"the tolerance must be positive: it is {tolerance:g}")
+            raise InputError(f"the tolerance must be positive: it is {tolerance:g}")
         if not time_limit > 0:
-            raise ValueError(f"the time limit must be positive: it is {time_limit:g}")
+            raise InputError(f"the time limit must be positive: it is {time_limit:g}")
         self.start, self.limit = time.perf_counter(), time_limit
         self.problem, self.form, self.nodes = problem, form, 0
         self.price = np.broadcast_to(problem.term.price, (problem.groups,))
@@ -164,43 +174,94 @@ class _Loop:
             if form == "big-m"
             else problem.per_row(problem.term.bound)[:, None] * np.ones_like(problem.cross)
         )
-        self.relaxed = _Relaxed(np.inf, everything.astype(float), self.incumbent.weights)
-        self.bound = -np.inf
-        self.master = _Master(self.price, tolerance)
-        self.cut(np.ones(problem.groups))
+        self.master = _Master(self.price)
+        weights = self.cut(everything.astype(float))
+        # one cut bounds the relaxation in closed form, before any linear program
+        constant, slope = self.under_estimator(weights, everything.astype(float))
+        self.bound = constant + float(np.minimum(0.0, slope + self.price).sum())
+        self.root = _Node(
+            np.zeros(problem.groups),
+            np.ones(problem.groups),
+            self.bound,
+            self.relaxed_indicator(weights),
+            weights,
+        )
+
+    def attempt(self, work: Callable[[], object]) -> str:
+        """Run ``work``; the status of a solve: how it ended."""
+        try:
+            work()
+        except KeyboardInterrupt:
+            return "interrupted"
+        except _Stopped as stop:
+            return stop.status
+        return "optimal"
 
     @property
     def elapsed(self) -> float:
         return time.perf_counter() - self.start
 
-    # ---- the two loops ------------------------------------------------------------------------
+    # ---- the tree -----------------------------------------------------------------------------
 
-    def converge_relaxation(self, tolerance: float):
-        """Cut the linear relaxation until its bound meets the best relaxed point."""
+    def converge(self, node: _Node, tolerance: float, cutoff: float = np.inf) -> None:
+        """Cut a node's linear program until its bound meets the best relaxed point found in it.
+
+        Sets the node's bound and its indicator; stops early where the bound passes ``cutoff``.
+        """
+        self.master.set_box(node.lower, node.upper)
+        best = np.inf  # the parent's point need not be feasible here
         inward = _INWARD
         for _ in range(_ROUNDS):
-            y = self._run_master()
-            if relative_gap(self.relaxed.objective, self.bound) <= tolerance:
+            y, node.bound = self._run_master(node.bound)
+            if node.bound >= cutoff or relative_gap(best, node.bound) <= tolerance:
                 return
-            before = self.bound
-            self.cut(inward * self.relaxed.indicator + (1 - inward) * y)
+            mix = inward if np.isfinite(best) else 0.0
+            point = mix * node.indicator + (1 - mix) * y
+            weights = self.cut(point)
+            indicator = np.clip(self.relaxed_indicator(weights), node.lower, node.upper)
+            value = self.relaxed_value(weights, indicator)
+            if value < best:
+                best, node.indicator, node.weights = value, indicator, weights
             # A cut between the two points may leave the LP point feasible: then go all the way.
-            inward = _INWARD if self.master.last_value(y) > before + abs(before) * 1e-12 else 0.0
+            ahead = self.master.last_value(y) > node.bound + abs(node.bound) * 1e-12
+            if not ahead and inward == 0.0:
+                return  # as exact as the linear programs' own tolerances allow
+            inward = _INWARD if ahead else 0.0
         raise _Stopped("round_limit")
 
-    def refine_integer(self, tolerance: float):
-        """Make y binary; solve, refit and cut until the gap is within the tolerance."""
-        self._offer(self.relaxed.indicator > 0.5)
+    def solve_root(self, tolerance: float) -> _Node:
+        """The continuous relaxation."""
+        root = self.root
+        try:
+            self.converge(root, tolerance)
+        finally:
+            self.bound = root.bound
+        return root
+
+    def branch_and_bound(self, tolerance: float):
+        """Best-first search; the bound is the least over the open nodes and the closed leaves."""
+        self._offer(self.root.indicator > 0.5)
         self.improve_incumbent()
-        self.cut(self.incumbent.support.astype(float))
-        self.master.make_integer()
-        for _ in range(_ROUNDS):
-            if relative_gap(self.incumbent.objective, self.bound) <= tolerance:
+        leaves = np.inf
+        queue = [(self.root.bound, 0, self.root)]
+        self.nodes = 1
+        while queue:
+            self.bound = min(leaves, queue[0][0])
+            cutoff = self.incumbent.objective - tolerance * abs(self.incumbent.objective)
+            if self.bound >= cutoff:
                 return
-            support = self._run_master() > 0.5
-            self._offer(support)
-            self.cut(support.astype(float))
-        raise _Stopped("round_limit")
+            _, _, node = heapq.heappop(queue)
+            doubt = np.minimum(node.indicator, 1 - node.indicator)
+            if doubt.max() <= 1e-9:
+                leaves = min(leaves, node.bound)
+                continue
+            for child in node.branch(int(doubt.argmax())):
+                self.nodes += 1
+                self.converge(child, tolerance / 4, self.incumbent.objective)
+                self._offer(child.indicator > 0.5)
+                if child.bound < self.incumbent.objective:
+                    heapq.heappush(queue, (child.bound, self.nodes, child))
+        self.bound = min(leaves, self.incumbent.objective)
 
     def improve_incumbent(self):
         """Local search: flip the one group that helps most, until none does."""
@@ -213,28 +274,21 @@ class _Loop:
             if self.incumbent is best:
                 return
 
-    def _run_master(self) -> np.ndarray:
+    def _run_master(self, bound: float) -> tuple[np.ndarray, float]:
+        """The linear program's point, and the better of its value and a known bound."""
         left = self.limit - self.elapsed
         if left <= 0:
             raise _Stopped("time_limit")
-        result = self.master.run(left)
-        self.nodes += result.nodes
-        self.bound = max(self.bound, result.bound)
-        if result.stopped:
-            raise _Stopped(result.stopped)
-        return result.indicator
+        y, value = self.master.run(left)
+        return y, max(bound, value)
 
     # ---- cuts and points ----------------------------------------------------------------------
 
-    def cut(self, y: np.ndarray):
-        """Add the cut of the inner problem at y, and keep its weights if they relax better."""
+    def cut(self, y: np.ndarray) -> np.ndarray:
+        """Add the cut of the inner problem at y; its weights."""
         weights = self._inner(y)
-        constant, slope = self.under_estimator(weights, y)
-        self.master.add_cut(constant, slope)
-        indicator = self.relaxed_indicator(weights)
-        value = self.relaxed_value(weights, indicator)
-        if value < self.relaxed.objective:
-            self.relaxed = _Relaxed(value, indicator, weights)
+        self.master.add_cut(*self.under_estimator(weights, y))
+        return weights
 
     def _inner(self, y: np.ndarray) -> np.ndarray:
         """W minimising the inner problem at y, (D, O)."""
@@ -283,12 +337,13 @@ class _Loop:
         share = np.abs(weights) / self.big_m
         return np.minimum(1.0, self.problem.by_group(share).max(axis=1))
 
-    def relaxed_value(self, weights: np.ndarray, indicator: np.ndarray) -> float:
-        """Objective of the continuous relaxation at weights and their best indicators."""
+    def relaxed_value(self, weights: np.ndarray, y: np.ndarray) -> float:
+        """Objective of the continuous relaxation at weights and indicators."""
+        square = (self.problem.by_group(weights) ** 2).sum(axis=1) * self.problem.term.shrinkage
         if self.form == "perspective":
-            return self.problem.relaxed_objective(weights)
-        none = np.zeros(self.problem.groups, bool)
-        return self.problem.objective(weights, none) + float(self.price @ indicator)
+            alive = square > 0
+            square[alive] /= y[alive]
+        return self.problem.loss(weights) + float(square.sum() + self.price @ y)
 
     def _evaluate(self, support: np.ndarray) -> _Incumbent:
         weights = self.problem.refit(support)
@@ -300,34 +355,20 @@ class _Loop:
             self.incumbent = trial
 
 
-@dataclass
-class _Run:
-    indicator: np.ndarray
-    bound: float
-    nodes: int
-    stopped: str  # empty if HiGHS finished
-
-
 class _Master:
-    """min η + c·y over the cuts, in HiGHS. Columns: y (G), then η.
+    """min η + c·y over the cuts, a linear program in HiGHS. Columns: y (G), then η.
 
     The objective is divided by the mean price, so that HiGHS's absolute tolerances mean the same
     for every problem.
     """
 
-    def __init__(self, price: np.ndarray, tolerance: float):
+    def __init__(self, price: np.ndarray):
         self.groups, self.price, self.unit = len(price), price, float(price.mean())
-        self.integer = False
+        self.columns = np.arange(self.groups + 1, dtype=np.int32)
         self.highs = highspy.Highs()
         self.highs.silent()
-        for option, value in (
-            ("primal_feasibility_tolerance", _FEASIBILITY),
-            ("dual_feasibility_tolerance", _FEASIBILITY),
-            ("mip_feasibility_tolerance", _FEASIBILITY),
-            ("mip_rel_gap", tolerance / 4),
-            ("mip_abs_gap", 0.0),
-        ):
-            self.highs.setOptionValue(option, value)
+        self.highs.setOptionValue("primal_feasibility_tolerance", _FEASIBILITY)
+        self.highs.setOptionValue("dual_feasibility_tolerance", _FEASIBILITY)
         self.highs.HandleUserInterrupt = True
         total = self.groups + 1
         self.highs.addCols(
@@ -341,27 +382,27 @@ class _Master:
             np.zeros(0),
         )
 
+    def set_box(self, lower: np.ndarray, upper: np.ndarray):
+        """Bounds of y."""
+        self.highs.changeColsBounds(self.groups, self.columns[:-1], lower, upper)
+
     def add_cut(self, constant: float, slope: np.ndarray):
         """η ≥ constant + slope·y."""
+        if self.highs.getNumRow() > _POOL:
+            self._drop_slack_cuts()
         self._last = (constant, slope)
-        columns = np.arange(self.groups + 1, dtype=np.int32)
         values = np.append(-slope / self.unit, 1.0)
-        self.highs.addRow(constant / self.unit, highspy.kHighsInf, len(columns), columns, values)
+        self.highs.addRow(
+            constant / self.unit, highspy.kHighsInf, len(values), self.columns, values
+        )
 
     def last_value(self, y: np.ndarray) -> float:
         """The lower bound of the newest cut at y, prices included."""
         constant, slope = self._last
         return constant + slope @ y + self.price @ y
 
-    def make_integer(self):
-        """Declare y binary."""
-        columns = np.arange(self.groups, dtype=np.int32)
-        kind = np.full(self.groups, highspy.HighsVarType.kInteger)
-        self.highs.changeColsIntegrality(self.groups, columns, kind)
-        self.integer = True
-
-    def run(self, seconds: float) -> _Run:
-        """Solve within so many seconds; on Ctrl-C cancel, and say so."""
+    def run(self, seconds: float) -> tuple[np.ndarray, float]:
+        """Solve within so many seconds: (y, value). On Ctrl-C cancel and raise."""
         limit = self.highs.getRunTime() + seconds
         self.highs.setOptionValue("time_limit", min(limit, 1e9))
         thread = self.highs.startSolve()
@@ -372,21 +413,18 @@ class _Master:
             except KeyboardInterrupt:
                 interrupted = True
                 self.highs.cancelSolve()
-        status, info = self.highs.getModelStatus(), self.highs.getInfo()
-        finished = status == highspy.HighsModelStatus.kOptimal
-        stops = (highspy.HighsModelStatus.kTimeLimit, highspy.HighsModelStatus.kInterrupt)
-        if not finished and status not in stops:
+        if interrupted:
+            raise _Stopped("interrupted")
+        status = self.highs.getModelStatus()
+        if status == highspy.HighsModelStatus.kTimeLimit:
+            raise _Stopped("time_limit")
+        if status != highspy.HighsModelStatus.kOptimal:
             name = self.highs.modelStatusToString(status)
             raise RuntimeError(f"HiGHS stopped on the master problem with status {name}")
-        bound = -np.inf
-        if self.integer:
-            bound = info.mip_dual_bound
-        elif finished:
-            bound = info.objective_function_value
-        stopped = "interrupted" if interrupted else "" if finished else "time_limit"
-        return _Run(
-            indicator=np.clip(self.highs.getSolution().col_value[: self.groups], 0, 1),
-            bound=bound * self.unit if np.isfinite(bound) else -np.inf,
-            nodes=max(0, int(info.mip_node_count)) if self.integer else 0,
-            stopped=stopped,
-        )
+        y = np.clip(self.highs.getSolution().col_value[: self.groups], 0, 1)
+        return y, self.highs.getInfo().objective_function_value * self.unit
+
+    def _drop_slack_cuts(self):
+        basic = highspy.HighsBasisStatus.kBasic
+        rows = [i for i, s in enumerate(self.highs.getBasis().row_status) if s == basic]
+        self.highs.deleteRows(len(rows), np.array(rows, np.int32))

@@ -25,6 +25,8 @@ from typing import Any
 import numpy as np
 from array_api_compat import array_namespace, is_array_api_obj
 
+from formulations.errors import InputError
+
 Array = Any  # an array of any library that follows the array API standard
 
 # Newton on a concave increasing function from the left converges monotonically and quadratically;
@@ -42,14 +44,14 @@ class Partition:
 
     Raises
     ------
-    ValueError
+    InputError
         If a group is empty.
     """
 
     def __init__(self, sizes):
         self.sizes = np.asarray(sizes, dtype=np.intp)
         if self.sizes.ndim != 1 or self.sizes.size == 0 or self.sizes.min() < 1:
-            raise ValueError("a partition needs at least one group, and no group may be empty")
+            raise InputError("a partition needs at least one group, and no group may be empty")
         self.starts = np.concatenate([[0], np.cumsum(self.sizes)[:-1]])
 
     def sum(self, x: np.ndarray) -> np.ndarray:
@@ -80,7 +82,7 @@ class Square:
 
     Raises
     ------
-    ValueError
+    InputError
         If one of them is not a positive number (M may be infinite).
 
     Notes
@@ -108,7 +110,7 @@ class Square:
                 first = float(
                     xp.reshape(value, (-1,))[int(xp.argmax(xp.reshape(wrong * 1, (-1,))))]
                 )
-                raise ValueError(f"{name} must be positive: it is {first:g}")
+                raise InputError(f"{name} must be positive: it is {first:g}")
 
     @classmethod
     def spr(cls, lam: float, alpha: float, size: Array = 1.0, bound: Array = float("inf")):
@@ -126,7 +128,7 @@ class Square:
             M.
         """
         if not 0 < alpha < 1:
-            raise ValueError(f"alpha must lie strictly between 0 and 1: it is {alpha:g}")
+            raise InputError(f"alpha must lie strictly between 0 and 1: it is {alpha:g}")
         return cls(lam * alpha + 0.0 * size, lam * (1 - alpha) * size, bound)
 
     def scaled(self, factor: float) -> Square:
@@ -141,7 +143,7 @@ class Square:
         return (self.price / self.shrinkage) ** 0.5
 
     def uncapped_indicator(self, norm: Array, peak: Array) -> Array:
-        """max(‖w‖∞/M, s/r*): the keep-score before it is cut at 1, which still ranks kept groups."""
+        """max(‖w‖∞/M, s/r*): the keep-score before it is cut at 1; it still ranks kept groups."""
         xp = array_namespace(norm)
         return xp.maximum(peak / self.bound, norm / self.radius)
 
@@ -164,7 +166,7 @@ class Square:
         return peak > self.bound * (1 + 4 * xp.finfo(peak.dtype).eps)
 
     def slopes(self, norm: Array, peak: Array) -> tuple[Array, Array]:
-        """Coefficients (radial, axial) of the gradient radial·w + axial·sign(w_k)·e_k, k the argmax.
+        """(radial, axial) of the gradient radial·w + axial·sign(w_k)·e_k, k the argmax.
 
         By the envelope theorem radial = 2a/y*; the axial part, (c − a·s²/y*²)/M, appears only
         where the bound decides y*. At w = 0 both are 0, the smallest subgradient.
@@ -269,7 +271,7 @@ class Square:
 
 
 def bounded_prox_indicator(term: Square, magnitude: Array, step: float, group_sum, spread) -> Array:
-    """Indicator y of prox_{t·h} of groups whose bound is active, by a one-dimensional Newton method.
+    """Indicator y of prox_{t·h} of groups whose bound is active, by Newton in one dimension.
 
     For fixed y the minimiser is clip(v·y/(y+2ta), ±My). With z = y + 2ta the derivative of the
     minimum in y is
@@ -327,8 +329,8 @@ def _flatten(w: np.ndarray, groups: Partition | None) -> tuple[np.ndarray, Parti
     w = np.asarray(w, dtype=np.float64)
     if groups is None:
         if w.ndim != 2:
-            raise ValueError("weights without a partition must be a (groups, size) array")
+            raise InputError("weights without a partition must be a (groups, size) array")
         groups = Partition(np.full(w.shape[0], w.shape[1]))
     if w.size != groups.sizes.sum():
-        raise ValueError(f"{w.size} weights do not fill groups of {groups.sizes.sum()}")
+        raise InputError(f"{w.size} weights do not fill groups of {groups.sizes.sum()}")
     return w.reshape(-1), groups

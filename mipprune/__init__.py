@@ -1,0 +1,1 @@
+"""The training side of mipprune: pruned networks from the terms of :mod:`formulations`."""

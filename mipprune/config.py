@@ -1,0 +1,270 @@
+"""Typed configuration of a run, its recipes and ``key=value`` overrides.
+
+Precedence: defaults below, then the recipe, then the overrides. A section given one plain value
+sets its name: ``model=resnet56`` is ``model.name=resnet56``.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from importlib import resources
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from formulations.errors import InputError
+
+
+class Section(BaseModel):
+    """A part of the configuration: unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", validate_default=True)
+
+
+class DataConfig(Section):
+    """Which images."""
+
+    name: str = Field("digits", description="digits, cifar10 or cifar100")
+    path: str | None = Field(None, description="folder of the parquet files, instead of the Hub")
+    batch: int = Field(128, ge=1, description="images of a training batch")
+
+
+class ModelConfig(Section):
+    """Which network."""
+
+    name: str = Field("resnet8", description="resnet8 … resnet110, resnet18/34/50, mlp")
+    shortcut: Literal["A", "B"] | None = Field(
+        None, description="CIFAR ResNets: zero padding (A) or projection (B, the default)"
+    )
+    width: int | None = Field(None, ge=1, description="channels of a ResNet's first stage")
+    hidden: list[int] | None = Field(None, description="hidden units of the mlp, such as [256,128]")
+
+
+class SprConfig(Section):
+    """Structured Perspective Regularization: a = λα, c = λ(1−α)u, |w| ≤ M (math: section 1)."""
+
+    name: Literal["spr"] = "spr"
+    lam: float = Field(0.01, gt=0, description="λ, weight of the regularizer at the start")
+    alpha: float = Field(0.1, gt=0, lt=1, description="α, share of the shrinkage")
+    weights: Literal["scales", "all"] = Field(
+        "scales",
+        description="what a group's norm is of: its BatchNorm weights and biases where it has "
+        "them (BatchNorm divides a filter's own norm out), or all weights that produce it",
+    )
+    unit: Literal["macs", "params"] = Field("macs", description="what u counts; its mean is 1")
+    bound: float | None = Field(
+        4.0, gt=0, description="M as a multiple of the layer's initial max |w|; null: no bound"
+    )
+    step: Literal["proximal", "gradient"] = Field(
+        "proximal", description="proximal step (exact zeros) or gradient added after backward"
+    )
+    threshold: float = Field(
+        0.01, ge=0, lt=1, description="a group counts as removed at a keep-score y* up to this"
+    )
+    growth: float = Field(
+        1.05, ge=1, description="with a budget: λ grows by this, up to 100 times, until it is met"
+    )
+
+
+class BudgetConfig(Section):
+    """What the pruned network may cost, as a share of the dense one. At most one of the two."""
+
+    macs: float | None = Field(None, description="share of the multiply-accumulates to keep")
+    params: float | None = Field(None, description="share of the parameters to keep")
+
+
+class PhaseConfig(Section):
+    """Length and learning rate of a training phase."""
+
+    epochs: int = Field(10, ge=0, description="passes over the training images")
+    lr: float = Field(0.1, gt=0, description="learning rate at the start")
+    schedule: Literal["cosine", "step", "constant"] = Field(
+        "cosine", description="cosine to 0; step: times 0.1 at 1/2 and 3/4 of the phase; constant"
+    )
+    warmup: int = Field(0, ge=0, description="steps of linear warm-up")
+
+
+class OptimizerConfig(Section):
+    """SGD with momentum."""
+
+    momentum: float = Field(0.9, ge=0, lt=1)
+    nesterov: bool = True
+    weight_decay: float = Field(5e-4, ge=0)
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+
+
+class Config(Section):
+    """A training run: regularize, remove, fine-tune."""
+
+    name: str | None = Field(None, description="name of the run; default: recipe and seed")
+    runs: str = Field("runs", description="folder in which the run folder is made")
+    seed: int = Field(0, ge=0)
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …")
+    init: str | None = Field(
+        None, description="start from these weights: a .safetensors file or a checkpoint folder"
+    )
+    reference: bool = Field(
+        False, description="without init: also train the network dense for as many epochs"
+    )
+    recalibrate: int = Field(
+        1024, ge=0, description="training images for BatchNorm statistics after removal; 0: none"
+    )
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    method: SprConfig = SprConfig()
+    budget: BudgetConfig = BudgetConfig()
+    regularize: PhaseConfig = PhaseConfig()
+    finetune: PhaseConfig = PhaseConfig(lr=0.01)
+    optimizer: OptimizerConfig = OptimizerConfig()
+
+
+class EvalConfig(Section):
+    """What ``mipprune eval`` needs: a network, its weights and images."""
+
+    init: str | None = Field(None, description="weights: a .safetensors file")
+    device: str = "auto"
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+
+
+class CompareConfig(Section):
+    """What ``mipprune compare`` may be told about a layer problem."""
+
+    price: float | None = Field(
+        None, gt=0, description="price c of a group as a share of c₀ (generated, checkpoint: 0.01)"
+    )
+    ridge: float | None = Field(
+        None, gt=0, description="shrinkage a as a share of G's mean diagonal (otherwise 0.05)"
+    )
+    groups: int = Field(20, ge=1, description="generated: number of input groups")
+    outputs: int = Field(2, ge=1, description="generated: number of outputs")
+    correlation: float = Field(0.5, ge=0, lt=1, description="generated: of neighbouring inputs")
+    images: int = Field(256, ge=1, description="checkpoint: calibration images")
+    seed: int = Field(0, ge=0, description="generated: of the data; checkpoint: of the images")
+    tolerance: float = Field(1e-4, gt=0, description="relative gap at which the exact solve stops")
+    time_limit: float = Field(120.0, gt=0, description="seconds of each solve")
+    data: DataConfig | None = Field(None, description="checkpoint: instead of its own data set")
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that ship, sorted."""
+    return sorted(
+        entry.name.removesuffix(".yaml")
+        for entry in resources.files("mipprune.recipes").iterdir()
+        if entry.name.endswith(".yaml")
+    )
+
+
+def read_recipe(name: str) -> dict[str, Any]:
+    """A shipped recipe by name, or a YAML file by path.
+
+    Raises
+    ------
+    InputError
+        If there is none, with the nearest name; if the file is not a mapping.
+    """
+    if name.endswith((".yaml", ".yml")):
+        try:
+            with open(name, encoding="utf-8") as file:
+                text = file.read()
+        except OSError as error:
+            raise InputError(f"cannot read the recipe {name}: {error.strerror}") from None
+    elif name in recipe_names():
+        text = (resources.files("mipprune.recipes") / f"{name}.yaml").read_text(encoding="utf-8")
+    else:
+        raise InputError(f"unknown recipe {name!r}{_nearest(name, recipe_names())}")
+    try:
+        values = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise InputError(f"recipe {name} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise InputError(f"recipe {name} is not a mapping of keys to values")
+    return values
+
+
+def configure(
+    kind: type[Section], values: dict[str, Any], overrides: Sequence[str] = ()
+) -> Section:
+    """Build a configuration from a mapping and ``key=value`` words.
+
+    Raises
+    ------
+    InputError
+        Naming the key, and the nearest valid one or what its value must be.
+    """
+    values = {key: _copy(value) for key, value in values.items()}
+    for word in overrides:
+        key, equals, text = word.partition("=")
+        if not equals or not key:
+            raise InputError(f"{word!r} is not of the form key=value")
+        try:
+            value = yaml.safe_load(text) if text else None
+        except yaml.YAMLError:
+            value = text
+        _assign(values, key.split("."), value, kind)
+    for key, value in values.items():
+        field = kind.model_fields.get(key)
+        if field is not None and _section(field) and not isinstance(value, dict | None):
+            values[key] = {"name": value}
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise InputError(_explain(error, kind)) from None
+
+
+def _copy(value):
+    return {k: _copy(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+
+def _section(field) -> type[Section] | None:
+    kinds = getattr(field.annotation, "__args__", (field.annotation,))
+    return next((k for k in kinds if isinstance(k, type) and issubclass(k, Section)), None)
+
+
+def _assign(values: dict, path: list[str], value, kind: type[Section]) -> None:
+    head = path[0]
+    section = _section(kind.model_fields[head]) if head in kind.model_fields else None
+    if len(path) == 1:
+        if section and not isinstance(value, dict):
+            # data=cifar10 keeps data.path, whichever is said first
+            path, value = [head, "name"], value
+        else:
+            values[head] = value
+            return
+    below = values.get(head)
+    values[head] = below = (
+        below if isinstance(below, dict) else {} if below is None else {"name": below}
+    )
+    node = below
+    for step in path[1:-1]:
+        node = node.setdefault(step, {})
+        if not isinstance(node, dict):
+            raise InputError(f"{'.'.join(path)}: {step} has no keys of its own")
+    node[path[-1]] = value
+
+
+def _keys(kind: type[Section], prefix: str = "") -> list[str]:
+    keys = []
+    for name, field in kind.model_fields.items():
+        section = _section(field)
+        keys.append(prefix + name)
+        if section:
+            keys += _keys(section, f"{prefix}{name}.")
+    return keys
+
+
+def _explain(error: ValidationError, kind: type[Section]) -> str:
+    first = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"unknown key {key!r}{_nearest(key, _keys(kind))}"
+    return f"{key}={first['input']!r} does not fit: {first['msg'].lower()}"
+
+
+def _nearest(word: str, names: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, names, 1, 0.5)
+    if close:
+        return f": did you mean {close[0]!r}?"
+    return f": one of {', '.join(names)}"

@@ -1,0 +1,87 @@
+"""The training loop: one epoch, and the learning rate of every step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from formulations.errors import InputError
+from mipprune.config import PhaseConfig
+from mipprune.data import Data
+from mipprune.methods import Method
+
+# How often over a phase a method may adapt its own settings.
+ADAPTATIONS = 100
+
+
+def learning_rate(phase: PhaseConfig, step: int, total: int) -> float:
+    """Learning rate of a step (from 0) out of ``total`` in a phase."""
+    if step < phase.warmup:
+        return phase.lr * (step + 1) / phase.warmup
+    done = step / max(1, total)
+    if phase.schedule == "cosine":
+        return phase.lr * 0.5 * (1 + math.cos(math.pi * done))
+    if phase.schedule == "step":
+        return phase.lr * (1.0 if done < 0.5 else 0.1 if done < 0.75 else 0.01)
+    return phase.lr
+
+
+def train_epoch(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    data: Data,
+    phase: PhaseConfig,
+    epoch: int,
+    *,
+    batch: int,
+    seed: int,
+    label_smoothing: float,
+    method: Method | None,
+    advance: Callable[[], None],
+) -> float:
+    """One pass over the training images, shorter if the method is done; the mean loss.
+
+    The order and the augmentation of an epoch follow from (seed, epoch) alone, so that a resumed
+    run sees the same images.
+
+    Raises
+    ------
+    InputError
+        If the loss is not finite: training has diverged.
+    """
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    steps = len(data.train) // batch
+    total = steps * phase.epochs
+    every = max(1, total // ADAPTATIONS)
+    losses = torch.zeros((), device=data.train.images.device)
+    network.train()
+    for index, (images, labels) in enumerate(data.train_batches(batch, generator)):
+        step = epoch * steps + index
+        lr = learning_rate(phase, step, total)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        loss = F.cross_entropy(network(images), labels, label_smoothing=label_smoothing)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if method:
+            method.after_backward()
+        optimizer.step()
+        if method:
+            method.after_step(lr)
+            if (step + 1) % every == 0:
+                method.adapt()
+        losses += loss.detach()
+        advance()
+        if method and method.done:
+            break
+    mean = float(losses) / (index + 1)
+    if not math.isfinite(mean):
+        raise InputError(
+            f"training diverged in epoch {epoch + 1} (loss {mean}): "
+            f"lower the learning rate ({phase.lr:g}) or method.lam"
+        )
+    return mean

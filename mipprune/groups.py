@@ -1,0 +1,249 @@
+"""The groups of a network: which weights live and die together.
+
+A group is one channel (or hidden unit) with everything coupled to it: the filter that produces it,
+its BatchNorm entries, the slices of the next layers that consume it, and, through residual
+additions, the same channel of every block of a stage. Torch-pruning's dependency graph (Fang et
+al. 2023, arXiv 2301.12900) finds the coupling. It has no notion of a zero-padding shortcut, so
+such a shortcut is traced as what it is to the channels, a concatenation: new channels below, the
+old ones, new channels above.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+from torch import nn
+from torch.nn import functional as F
+
+from mipprune.models import ZeroPadShortcut
+from formulations.errors import InputError
+
+_LAYERS = (nn.Conv2d, nn.Linear)
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """One axis of one tensor of the network, and the group of every index along it.
+
+    Attributes
+    ----------
+    tensor : str
+        Name in the state dictionary.
+    axis : int
+    group : (size of the axis,) int array
+        Group of each index, −1 where the index belongs to none (it is never pruned).
+    role : {"producer", "consumer", "statistic"}
+        Producers make the channel and are what a term penalises: if they are zero, the channel is.
+        Consumers read it; statistics are the running averages of BatchNorm.
+    """
+
+    tensor: str
+    axis: int
+    group: np.ndarray
+    role: str
+
+
+@dataclass(frozen=True)
+class Groups:
+    """All groups of a network.
+
+    Attributes
+    ----------
+    count : int
+    members : tuple of Member
+        In network order.
+    layers : dict
+        Groups of the output channels of every prunable layer, by the layer's name.
+    paddings : dict
+        Groups of the channels that a zero-padding shortcut adds (below, above), by its name.
+    """
+
+    count: int
+    members: tuple[Member, ...]
+    layers: dict[str, np.ndarray]
+    paddings: dict[str, tuple[np.ndarray, np.ndarray]]
+
+    def producers(self) -> list[Member]:
+        """All weights that make a group's channels: filters, biases, BatchNorm weights."""
+        return [member for member in self.members if member.role == "producer"]
+
+    def scales(self) -> list[Member]:
+        """The weights that carry a channel's magnitude.
+
+        BatchNorm divides a filter's norm out again, so behind one these are its weight and bias
+        alone; of a group without BatchNorm, all its producers.
+        """
+        norms = {m.tensor.rpartition(".")[0] for m in self.members if m.role == "statistic"}
+        producers = self.producers()
+        behind = [m for m in producers if m.tensor.rpartition(".")[0] in norms]
+        normalised = {int(g) for m in behind for g in m.group}
+        rest = [m for m in producers if m not in behind and not normalised & set(m.group.tolist())]
+        return [m for m in producers if m in behind or m in rest]
+
+    def kept_per_layer(self, kept: np.ndarray) -> dict[str, int]:
+        """Channels left in every prunable layer for a (count,) mask of kept groups."""
+        return {name: int(kept[group].sum()) for name, group in self.layers.items()}
+
+
+class _ShortcutAsConcatenation(nn.Module):
+    """A zero-padding shortcut with the same channel coupling, in operations that can be traced."""
+
+    def __init__(self, shortcut: ZeroPadShortcut, channels: int):
+        super().__init__()
+        self.low = nn.Conv2d(channels, shortcut.low, 1, 2) if shortcut.low else None
+        self.high = nn.Conv2d(channels, shortcut.high, 1, 2) if shortcut.high else None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        parts = [F.max_pool2d(x, 1, 2)]
+        parts = [self.low(x), *parts] if self.low else parts
+        parts = [*parts, self.high(x)] if self.high else parts
+        return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
+
+
+def find_groups(network: nn.Module, shape: Sequence[int]) -> Groups:
+    """Trace a network and find its groups.
+
+    Inputs of the network and outputs of its classifier belong to no group.
+
+    Parameters
+    ----------
+    network : nn.Module
+        Left as it is; a copy is traced.
+    shape : (channels, height, width)
+        Of an input image.
+
+    Raises
+    ------
+    InputError
+        If the network has a grouped convolution that is not depthwise, or nothing to prune.
+    """
+    traced = copy.deepcopy(network).cpu().eval()
+    shortcuts = _replace_shortcuts(traced)
+    axes, edges = _trace(traced, torch.zeros(1, *shape))
+    group_of = _label(axes, edges)
+    names = {module: name for name, module in traced.named_modules()}
+    dummies = {module for shortcut in shortcuts.values() for module in shortcut.modules()}
+
+    members, layers = [], {}
+    for (module, side), labels in zip(axes, group_of, strict=True):
+        if module in dummies or not (labels >= 0).any():
+            continue
+        name = names[module]
+        members += _members(module, name, side, labels)
+        if isinstance(module, _LAYERS) and side == "out":
+            layers[name] = labels
+    order = {name: i for i, name in enumerate(network.state_dict())}
+    members.sort(key=lambda member: (order[member.tensor], member.axis))
+    if not members:
+        raise InputError("the network has no prunable groups")
+    where = {axis: labels for axis, labels in zip(axes, group_of, strict=True)}
+    none = np.zeros(0, int)
+    paddings = {
+        name: tuple(none if conv is None else where[conv, "out"] for conv in (cat.low, cat.high))
+        for name, cat in shortcuts.items()
+    }
+    count = 1 + max(int(labels.max()) for labels in layers.values())
+    layers = {name: layers[name] for name, _ in network.named_modules() if name in layers}
+    return Groups(count, tuple(members), layers, paddings)
+
+
+def _replace_shortcuts(network: nn.Module) -> dict[str, _ShortcutAsConcatenation]:
+    replaced = {}
+    for name, block in list(network.named_modules()):
+        for child, shortcut in list(block.named_children()):
+            if isinstance(shortcut, ZeroPadShortcut):
+                stand_in = _ShortcutAsConcatenation(shortcut, block.conv1.in_channels)
+                setattr(block, child, stand_in)
+                replaced[f"{name}.{child}" if name else child] = stand_in
+    return replaced
+
+
+def _trace(network: nn.Module, example: torch.Tensor):
+    """Axes (module, "in" | "out") and the pairs of their indices that torch-pruning couples."""
+    import torch_pruning
+
+    for parameter in network.parameters():
+        parameter.requires_grad_(True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        graph = torch_pruning.DependencyGraph().build_dependency(network, example, verbose=False)
+    axes: dict[tuple[nn.Module, str], int] = {}
+    edges = []
+    for module in network.modules():
+        if not isinstance(module, _LAYERS) or module not in graph.module2node:
+            continue
+        depthwise = _is_depthwise(module)
+        outputs = module.out_channels if isinstance(module, nn.Conv2d) else module.out_features
+        prune = graph.get_pruner_of_module(module).prune_out_channels
+        axes.setdefault((module, "out"), outputs)
+        if not depthwise:
+            inputs = module.in_channels if isinstance(module, nn.Conv2d) else module.in_features
+            axes.setdefault((module, "in"), inputs)
+        for item in graph.get_pruning_group(module, prune, list(range(outputs))):
+            target = item.dep.target.module
+            if not isinstance(target, (*_LAYERS, nn.BatchNorm2d, nn.BatchNorm1d)):
+                continue
+            out = graph.is_out_channel_pruning_fn(item.dep.handler) or _is_depthwise(target)
+            side = "out" if out else "in"
+            size = target.num_features if hasattr(target, "num_features") else None
+            if size is not None:
+                axes.setdefault((target, "out"), size)
+                side = "out"
+            edges.append(((module, "out"), item.root_idxs, (target, side), item.idxs))
+    return axes, edges
+
+
+def _is_depthwise(module: nn.Module) -> bool:
+    if not isinstance(module, nn.Conv2d) or module.groups == 1:
+        return False
+    if module.groups != module.in_channels or module.groups != module.out_channels:
+        raise InputError(
+            f"a convolution with {module.groups} groups for {module.in_channels} channels "
+            "cannot be pruned: only dense and depthwise ones can"
+        )
+    return True
+
+
+def _label(axes, edges) -> list[np.ndarray]:
+    """Group of every index of every axis: the connected components that have both a producer and a
+    consumer. Those without a producer are network inputs, without a consumer network outputs."""
+    starts = dict(zip(axes, np.cumsum([0, *axes.values()]), strict=False))
+    total = sum(axes.values())
+    rows = np.concatenate([starts[a] + np.asarray(i) for a, i, _, _ in edges] or [[]])
+    columns = np.concatenate([starts[b] + np.asarray(j) for _, _, b, j in edges] or [[]])
+    links = coo_matrix((np.ones(len(rows)), (rows, columns)), shape=(total, total))
+    components, label = connected_components(links, directed=False)
+    produced, consumed = np.zeros(components, bool), np.zeros(components, bool)
+    for (module, side), size in axes.items():
+        part = label[starts[module, side] : starts[module, side] + size]
+        if side == "in":
+            consumed[part] = True
+        elif isinstance(module, _LAYERS):
+            produced[part] = True
+    number = np.full(components, -1)
+    prunable = produced & consumed
+    number[prunable] = np.arange(prunable.sum())
+    return [number[label[starts[axis] : starts[axis] + size]] for axis, size in axes.items()]
+
+
+def _members(module: nn.Module, name: str, side: str, labels: np.ndarray) -> list[Member]:
+    if side == "in":
+        return [Member(f"{name}.weight", 1, labels, "consumer")]
+    members = [
+        Member(f"{name}.{parameter}", 0, labels, "producer")
+        for parameter in ("weight", "bias")
+        if getattr(module, parameter) is not None
+    ]
+    if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)) and module.running_mean is not None:
+        members += [
+            Member(f"{name}.{buffer}", 0, labels, "statistic")
+            for buffer in ("running_mean", "running_var")
+        ]
+    return members

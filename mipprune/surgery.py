@@ -1,0 +1,136 @@
+"""Physical removal: from a mask of kept groups to a smaller network and optimizer.
+
+A removed group's producers (filter, bias, BatchNorm weight and bias) count as zero: the pruned
+network computes what the network masked by :func:`mask` computes.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from torch import nn
+
+from mipprune.groups import Groups
+from formulations.errors import InputError
+from mipprune.models import build, describe
+
+
+class Removal:
+    """Slicing of every tensor of a network for a (groups,) mask of kept groups."""
+
+    def __init__(self, groups: Groups, kept: np.ndarray):
+        if kept.shape != (groups.count,):
+            raise InputError(f"the mask has {kept.shape} entries for {groups.count} groups")
+        self.groups, self.kept = groups, kept
+        self._indices: dict[str, list[tuple[int, torch.Tensor]]] = defaultdict(list)
+        for member in groups.members:
+            alive = self.alive(member.group)
+            if not alive.any():
+                raise InputError(f"nothing would be left of {member.tensor}")
+            index = torch.from_numpy(np.flatnonzero(alive))
+            self._indices[member.tensor].append((member.axis, index))
+
+    def alive(self, group: np.ndarray) -> np.ndarray:
+        """Which indices of an axis stay, given their groups (−1: none)."""
+        return (group < 0) | self.kept[group]
+
+    def slice(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        """The part of a named tensor (or of one shaped like it) that stays."""
+        for axis, index in self._indices.get(name, ()):
+            tensor = tensor.index_select(axis, index.to(tensor.device))
+        return tensor.contiguous()
+
+
+def mask(network: nn.Module, groups: Groups, kept: np.ndarray) -> None:
+    """Set the producers of the removed groups to zero, in place."""
+    tensors, removal = dict(network.named_parameters()), Removal(groups, kept)
+    with torch.no_grad():
+        for member in groups.producers():
+            tensor = tensors[member.tensor]
+            dead = torch.from_numpy(~removal.alive(member.group))
+            tensor.movedim(member.axis, 0)[dead.to(tensor.device)] = 0
+
+
+def prune(network: nn.Module, groups: Groups, kept: np.ndarray) -> nn.Module:
+    """A new network without the removed groups.
+
+    Parameters
+    ----------
+    network : nn.Module
+        Built by :func:`mipprune.models.build`; left as it is.
+    groups : Groups
+        Of this network.
+    kept : (groups,) bool array
+
+    Returns
+    -------
+    nn.Module
+        On the same device and in the same mode, with ``architecture`` set to its own widths.
+
+    Raises
+    ------
+    InputError
+        If a layer would be left empty.
+    """
+    removal = Removal(groups, kept)
+    architecture = describe(network)
+    widths = dict(architecture["widths"])
+    for name, group in groups.layers.items():
+        widths[name] = int(removal.alive(group).sum())
+    for name, (low, _) in groups.paddings.items():
+        widths[name] = int(removal.alive(low).sum())
+    smaller = build({**architecture, "widths": widths})
+    state = {name: removal.slice(name, tensor) for name, tensor in network.state_dict().items()}
+    smaller.load_state_dict(state)
+    device = next(network.parameters()).device
+    return smaller.to(device).train(network.training)
+
+
+def prune_optimizer(
+    optimizer: torch.optim.Optimizer,
+    network: nn.Module,
+    smaller: nn.Module,
+    removal: Removal,
+) -> None:
+    """Point an optimizer of ``network`` at ``smaller``, its state (momentum, …) sliced likewise."""
+    names = {parameter: name for name, parameter in network.named_parameters()}
+    successors = dict(smaller.named_parameters())
+    state = defaultdict(dict)
+    for parameter, entries in optimizer.state.items():
+        name = names[parameter]
+        state[successors[name]] = {
+            key: removal.slice(name, value)
+            if torch.is_tensor(value) and value.shape == parameter.shape
+            else value
+            for key, value in entries.items()
+        }
+    for group in optimizer.param_groups:
+        group["params"] = [successors[names[parameter]] for parameter in group["params"]]
+    optimizer.state = state
+
+
+def recalibrate(network: nn.Module, batches: Iterable[torch.Tensor]) -> None:
+    """Estimate the running statistics of every BatchNorm anew from batches of images.
+
+    The plain average over the batches, in training mode, without gradients.
+    """
+    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    if not norms:
+        return
+    momenta = [norm.momentum for norm in norms]
+    training = network.training
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # cumulative average
+    network.train()
+    with torch.no_grad():
+        for images in batches:
+            network(images)
+    network.train(training)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+
+

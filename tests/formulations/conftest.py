@@ -1,0 +1,17 @@
+"""Fixtures of the tests of ``formulations``."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def known_instances() -> Path:
+    """The folder of layer problems with proved optima, or a skip that says where it was sought."""
+    named = os.environ.get("MIPPRUNE_DATA")
+    root = Path(named) if named else Path(__file__).parents[3] / "shared" / "data"
+    folder = root / "mip"
+    if not folder.is_dir():
+        pytest.skip(f"no known instances: {folder} does not exist (MIPPRUNE_DATA names its parent)")
+    return folder
