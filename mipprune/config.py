@@ -174,7 +174,9 @@ def read_recipe(name: str) -> dict[str, Any]:
     elif name in recipe_names():
         text = (resources.files("mipprune.recipes") / f"{name}.yaml").read_text(encoding="utf-8")
     else:
-        raise InputError(f"unknown recipe {name!r}{_nearest(name, recipe_names())}")
+        raise InputError(
+            f"unknown recipe {name!r}{_nearest(name, recipe_names())} (all: mipprune recipes)"
+        )
     try:
         values = yaml.safe_load(text) or {}
     except yaml.YAMLError as error:
@@ -264,7 +266,6 @@ def _explain(error: ValidationError, kind: type[Section]) -> str:
 
 
 def _nearest(word: str, names: Sequence[str]) -> str:
-    close = difflib.get_close_matches(word, names, 1, 0.5)
-    if close:
-        return f": did you mean {close[0]!r}?"
-    return f": one of {', '.join(names)}"
+    """How an error about an unknown word ends: the nearest valid one."""
+    close = difflib.get_close_matches(word, names, 1, 0.0)
+    return f": the nearest valid one is {close[0]!r}"

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from mipprune.groups import Groups
 from formulations.errors import InputError
+from mipprune.groups import Groups
 
 
 def count_macs(network: nn.Module, shape: Sequence[int]) -> int:
@@ -127,7 +127,7 @@ class Cost:
         )
 
     def value(self, kept: np.ndarray, unit: str) -> int:
-        """MACs (``unit="macs"``) or parameters (``"params"``) with a (groups,) mask of kept ones."""
+        """MACs (``unit="macs"``) or parameters (``"params"``) for a (groups,) mask of kept ones."""
         quantity = self._quantities[unit]
         return quantity.value(*quantity.sizes(kept.astype(int)))
 
@@ -168,7 +168,7 @@ class Cost:
         if not 0 < fraction <= 1:
             raise InputError(f"budget.{unit} is the share to keep, in (0, 1]: it is {fraction:g}")
         smallest = self.smallest(unit)
-        if fraction + tolerance < smallest:
+        if fraction < smallest:
             raise InputError(
                 f"budget.{unit}={fraction:g} is unreachable: the smallest network, one channel a "
                 f"layer, keeps {smallest:.4f} of the {unit}"

@@ -5,13 +5,18 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from formulations.errors import InputError
+from mipprune import checkpoint
+from mipprune.config import EvalConfig
 from mipprune.cost import count_macs, count_params
-from mipprune.data import Data
+from mipprune.data import Data, load
+from mipprune.networks import make_network, pick_device
 
 LATENCY_BATCH = 64
 _WARM_UP, _TIMED = 5, 30
@@ -56,3 +61,40 @@ def measure(network: nn.Module, data: Data, file_bytes: int) -> dict[str, Any]:
         "bytes": file_bytes,
         "latency_ms": latency_ms(network, data.shape),
     }
+
+
+def evaluate_weights(config: EvalConfig) -> dict[str, Any]:
+    """Measures of the configured model with the weights of ``init``."""
+    device = pick_device(config.device)
+    data = load(config.data.name, config.data.path, device)
+    network = make_network(config, data).to(device)
+    path = Path(config.init)
+    path = path / "model.safetensors" if path.is_dir() else path
+    return measure(network, data, path.stat().st_size)
+
+
+def evaluate_checkpoint(folder: Path, config: EvalConfig, own_data: bool) -> dict[str, Any]:
+    """Measures of a checkpoint, or of a run's pruned network, on the data it was trained on.
+
+    Parameters
+    ----------
+    folder : Path
+        A run (its ``pruned`` checkpoint, or else ``last``) or a checkpoint.
+    config : EvalConfig
+        Device; data if not ``own_data``.
+    """
+    if not folder.is_dir():
+        raise InputError(f"no run or checkpoint at {folder}")
+    if not checkpoint.is_checkpoint(folder):
+        folder = folder / ("pruned" if (folder / "pruned").exists() else "last")
+    device = pick_device(config.device)
+    network, trained_on = checkpoint.load(folder)
+    source = trained_on if own_data else config.data.model_dump()
+    data = load(source["name"], source["path"], device)
+    if (network.architecture["classes"], tuple(network.architecture["shape"])) != (
+        data.classes,
+        data.shape,
+    ):
+        raise InputError(f"{folder} does not fit data={data.name}: other classes or image size")
+    size = (folder / "model.safetensors").stat().st_size
+    return measure(network.to(device), data, size)

@@ -22,8 +22,8 @@ from scipy.sparse.csgraph import connected_components
 from torch import nn
 from torch.nn import functional as F
 
-from mipprune.models import ZeroPadShortcut
 from formulations.errors import InputError
+from mipprune.models import ZeroPadShortcut
 
 _LAYERS = (nn.Conv2d, nn.Linear)
 

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from mipprune.groups import Groups
 from formulations.errors import InputError
+from mipprune.groups import Groups
 from mipprune.models import build, describe
 
 
@@ -132,5 +132,3 @@ def recalibrate(network: nn.Module, batches: Iterable[torch.Tensor]) -> None:
     network.train(training)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
-
-

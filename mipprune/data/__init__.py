@@ -1,4 +1,4 @@
-"""Data sets by name, held as one uint8 tensor on the training device, augmented in batches there."""
+"""Data sets by name: one uint8 tensor on the training device, augmented in batches there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the images come from: embedded (digits) or the Hugging Face Hub's parquet layout (CIFAR)."""
+"""Where the images come from: embedded (digits), or parquet files as on the Hub (CIFAR)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+
 from formulations.errors import InputError
 
 # Every published weight file that this toolkit reads was trained with ImageNet's statistics.

@@ -68,9 +68,7 @@ class Spr:
             )
         )
         self.lam, self.done = config.lam, False
-        self.penalty = GroupPenalty(
-            parameters, members, groups.count, self._unit.scaled(self.lam)
-        )
+        self.penalty = GroupPenalty(parameters, members, groups.count, self._unit.scaled(self.lam))
         self._outside = torch.zeros((), dtype=torch.int64, device=like.device)
         if budget is not None:
             self.select()  # an unreachable budget is an error before training, not after
@@ -119,7 +117,12 @@ class Spr:
 
     def state_dict(self) -> dict[str, Any]:
         """λ, whether done, and the initial bounds, which a resumed run cannot measure again."""
-        return {"lam": self.lam, "done": self.done, "bound": self._unit.bound.tolist(), "bounds": self.bounds}
+        return {
+            "lam": self.lam,
+            "done": self.done,
+            "bound": self._unit.bound.tolist(),
+            "bounds": self.bounds,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore :meth:`state_dict`."""

@@ -17,8 +17,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from mipprune.models.mlp import MLP
 from formulations.errors import InputError
+from mipprune.models.mlp import MLP
 from mipprune.models.resnet import CifarResNet, ImageNetResNet, ZeroPadShortcut
 
 Architecture = dict[str, Any]
@@ -52,9 +52,8 @@ def build(architecture: Mapping[str, Any]) -> nn.Module:
     options = options_of(name)
     unknown = set(given) - {"shape", "classes", "widths", *options}
     if unknown:
-        raise InputError(
-            f"model {name} has no option {', '.join(sorted(unknown))}: it takes {', '.join(options)}"
-        )
+        wrong, right = ", ".join(sorted(unknown)), ", ".join(options)
+        raise InputError(f"model {name} has no option {wrong}: it takes {right}")
     network = _BUILDERS[name][0](**given)
     network.architecture = {"name": name, **given}
     return network

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -36,7 +37,7 @@ class MLP(nn.Module):
         sizes += [widths.get(f"layers.{i}", units) for i, units in enumerate(hidden)]
         sizes += [classes]
         self.layers = nn.ModuleList(
-            nn.Linear(inputs, outputs) for inputs, outputs in zip(sizes, sizes[1:], strict=False)
+            nn.Linear(inputs, outputs) for inputs, outputs in pairwise(sizes)
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

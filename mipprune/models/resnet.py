@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 from torch.nn import functional as F
+
 from formulations.errors import InputError
 
 Widths = Mapping[str, int]
@@ -162,7 +163,7 @@ _IMAGENET_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 
 
 class ImageNetResNet(nn.Module):
-    """ResNet-18, 34 or 50 with torchvision's parameter names. Parameters as :class:`CifarResNet`."""
+    """ResNet-18, 34 or 50 with torchvision's names. Parameters as :class:`CifarResNet`."""
 
     def __init__(self, depth, shape, classes, width=64, widths: Widths | None = None):
         super().__init__()

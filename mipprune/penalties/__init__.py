@@ -162,9 +162,7 @@ class GroupPenalty:
             magnitudes.append(flat.abs().flatten())
             owners.append(owner[inside].repeat_interleave(flat.shape[1]))
         magnitude, owner = torch.cat(magnitudes), torch.cat(owners)
-        term = Square(
-            *(p[active] for p in (self.term.shrinkage, self.term.price, self.term.bound))
-        )
+        term = Square(*(p[active] for p in (self.term.shrinkage, self.term.price, self.term.bound)))
         count = int(active.sum())
         y = bounded_prox_indicator(
             term,

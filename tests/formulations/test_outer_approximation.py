@@ -102,6 +102,17 @@ def test_optimum_is_proved_where_the_gram_matrix_is_singular(form):
     assert solution.bound <= best * (1 + 1e-9)
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_optimum_is_proved_with_a_cut_pool_that_is_emptied_all_the_time(form, monkeypatch):
+    monkeypatch.setattr("formulations.outer_approximation._POOL", 8)
+    problem = layer_problem(4, groups=7, outputs=2, price=0.1)
+    best, _, _ = brute_force(problem)
+    solution = solve(problem, form, time_limit=20)
+    assert solution.status == "optimal"
+    assert solution.objective == pytest.approx(best, rel=1.1e-4)
+    assert solution.bound <= best * (1 + 1e-9)
+
+
 @pytest.mark.parametrize("name", ["ar-12x1", "ar-20x2", "ar-40x1", "ar-32x8"])
 def test_known_instance_is_certified_at_its_stored_optimum(name, known_instances):
     path = known_instances / f"{name}.npz"

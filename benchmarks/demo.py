@@ -1,0 +1,55 @@
+"""The whole path on a laptop: prune a network trained on digits, and compare with the exact MIP.
+
+    python benchmarks/demo.py            writes runs/demo/
+    python benchmarks/demo.py --record   also benchmarks/results/demo.json and docs/demo.png
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+from environment import environment
+
+from mipprune.checkpoint import write_json
+from mipprune.compare import compare, load_problem
+from mipprune.config import CompareConfig, Config, configure, read_recipe
+from mipprune.engine import train
+from mipprune.report.pictures import draw_report
+from mipprune.report.tables import print_result, print_rows, status
+
+FOLDER = Path("runs/demo")
+PROBLEMS = {
+    "generated, 16 groups": ("layer:generated", ["groups=16", "outputs=4"]),
+    "trained layer1.0.conv2, 16 groups": (
+        f"layer:{FOLDER}/dense:layer1.0.conv2",
+        ["ridge=0.5", "price=0.03", "time_limit=30"],
+    ),
+}
+
+
+def main() -> None:
+    """Train, compare, print the tables, draw the picture."""
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    config = configure(Config, read_recipe("digits-spr"), [f"name={FOLDER.name}"])
+    result = train(config)
+    comparisons = {}
+    for title, (source, settings) in PROBLEMS.items():
+        chosen = configure(CompareConfig, {}, settings)
+        with status() as show:
+            comparisons[title] = compare(load_problem(source, chosen), chosen, show)
+    print_result(result)
+    for title, rows in comparisons.items():
+        print_rows(title, rows)
+    write_json(FOLDER / "compare.json", comparisons)
+    draw_report(FOLDER / "report.png", result, comparisons)
+    print(f"wrote {FOLDER}/result.json, {FOLDER}/compare.json and {FOLDER}/report.png")
+    if "--record" in sys.argv[1:]:
+        record = {"environment": environment(), "result": result, "comparisons": comparisons}
+        write_json(Path("benchmarks/results/demo.json"), record)
+        shutil.copy(FOLDER / "report.png", "docs/demo.png")
+
+
+if __name__ == "__main__":
+    main()

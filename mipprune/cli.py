@@ -1,0 +1,176 @@
+"""The command line. Heavy imports happen inside the commands, so that ``--help`` is quick."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from formulations.errors import InputError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Mixed-integer programming and the training of pruned neural networks.",
+)
+
+_Overrides = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Argument(metavar="KEY=VALUE", help="Settings to override.", show_default=False),
+]
+_Json = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option("--json", metavar="FILE", help="Also write the result to this file as JSON."),
+]
+
+
+@app.command(epilog="Example: mipprune train digits-spr budget.macs=0.5 method.lam=0.05 name=half")
+def train(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe's name (see: recipes) or a YAML file.")],
+    overrides: _Overrides = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run of this name.")
+    ] = False,
+    json_file: _Json = None,
+) -> None:
+    """Train, prune and fine-tune a network as a recipe says."""
+    from mipprune.config import Config, configure, read_recipe
+
+    config = configure(Config, read_recipe(recipe), overrides or [])
+    if config.name is None:
+        config = config.model_copy(update={"name": f"{Path(recipe).stem}-seed{config.seed}"})
+    _check_writable(json_file)
+
+    from mipprune.engine import train as run
+    from mipprune.report.tables import print_result
+
+    result = run(config, resume)
+    print_result(result)
+    _write(json_file, result)
+
+
+@app.command(
+    name="eval",
+    epilog="Examples: mipprune eval runs/digits-spr-seed0 | mipprune eval model=resnet56 "
+    "model.shortcut=A init=resnet56.safetensors data=cifar10",
+)
+def evaluate(
+    words: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Argument(
+            metavar="[RUN] KEY=VALUE",
+            help="A run folder or checkpoint folder, or a model, its weights and data by keys.",
+            show_default=False,
+        ),
+    ] = None,
+    json_file: _Json = None,
+) -> None:
+    """Accuracy, MACs, parameters and latency of a network."""
+    from mipprune.config import EvalConfig, configure
+
+    words = words or []
+    folder = Path(words[0]) if words and "=" not in words[0] else None
+    config = configure(EvalConfig, {}, words[1:] if folder else words)
+    if folder is None and config.init is None:
+        raise InputError("name a run folder, or the weights with init=FILE")
+    _check_writable(json_file)
+
+    from mipprune.evaluate import evaluate_checkpoint, evaluate_weights
+    from mipprune.report.tables import print_measures
+
+    given = {word.partition("=")[0].split(".")[0] for word in words[1:]}
+    if folder is None:
+        result = evaluate_weights(config)
+    else:
+        result = evaluate_checkpoint(folder, config, own_data="data" not in given)
+    print_measures({"network": result})
+    _write(json_file, result)
+
+
+@app.command(
+    epilog="Examples: mipprune compare layer:generated groups=12 | mipprune compare "
+    "layer:problem.npz | mipprune compare layer:runs/digits-spr-seed0/dense:layer1.0.conv2"
+)
+def compare(
+    problem: Annotated[
+        str,
+        typer.Argument(metavar="PROBLEM", help="layer:FILE.npz, layer:generated, layer:CHECKPOINT:LAYER."),
+    ],
+    overrides: _Overrides = None,
+    json_file: _Json = None,
+) -> None:
+    """Exact MIP pruning of a layer against its relaxations and trained pruning."""
+    from mipprune.config import CompareConfig, configure
+
+    config = configure(CompareConfig, {}, overrides or [])
+    _check_writable(json_file)
+
+    from mipprune.compare import compare as run
+    from mipprune.compare import load_problem
+    from mipprune.report.tables import print_rows, status
+
+    layer = load_problem(problem, config)
+    with status() as show:
+        rows = run(layer, config, show)
+    print_rows(problem, rows)
+    _write(json_file, {"problem": problem, "rows": rows})
+
+
+@app.command(epilog="Example: mipprune recipes")
+def recipes(json_file: _Json = None) -> None:
+    """List the recipes that ship."""
+    from mipprune.config import Config, configure, read_recipe, recipe_names
+
+    _check_writable(json_file)
+    found = {}
+    for name in recipe_names():
+        config = configure(Config, read_recipe(name))
+        found[name] = {
+            "model": config.model.name,
+            "data": config.data.name,
+            "method": config.method.name,
+            "epochs": config.regularize.epochs + config.finetune.epochs,
+        }
+        typer.echo(
+            f"{name:24} {config.method.name:8} {config.model.name} on {config.data.name}, "
+            f"{found[name]['epochs']} epochs"
+        )
+    _write(json_file, found)
+
+
+def _check_writable(path: Path | None) -> None:
+    """Before the work, not after it."""
+    if path and not path.parent.is_dir():
+        raise InputError(f"--json {path}: there is no folder {path.parent}")
+
+
+def _write(path: Path | None, value: Any) -> None:
+    if path:
+        from mipprune.checkpoint import write_json
+
+        write_json(path, value)
+
+
+def main() -> None:
+    """Entry point: exit code 0, 2 for wrong input (one line), 1 for a failure (one line)."""
+    try:
+        app()
+    except InputError as error:
+        print(f"mipprune: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("mipprune: interrupted", file=sys.stderr)
+        sys.exit(1)
+    except (OSError, RuntimeError, json.JSONDecodeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        print(f"mipprune: failed: {reason}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
