@@ -1,7 +1,7 @@
 """The whole path on a laptop: prune a network trained on digits, and compare with the exact MIP.
 
-    python benchmarks/demo.py            writes runs/demo/
-    python benchmarks/demo.py --record   also benchmarks/results/demo.json and docs/demo.png
+python benchmarks/demo.py            writes runs/demo/
+python benchmarks/demo.py --record   also benchmarks/results/demo.json and docs/demo.png
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ the squared error.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -39,7 +40,7 @@ class LayerProblem:
     gram : (D, D) array
         G, symmetric positive semidefinite.
     cross : (D, O) array
-        B, in the range of G.
+        B, in the range of G = XᵀX/n, as XᵀY/n always is.
     constant : float
         c₀ ≥ 0.
     term : Square
@@ -65,6 +66,8 @@ class LayerProblem:
         object.__setattr__(self, "gram", gram)
         object.__setattr__(self, "cross", cross)
         object.__setattr__(self, "constant", float(self.constant))
+        if not float(self.block).is_integer():
+            raise InputError(f"block must be a whole number of rows: it is {self.block}")
         object.__setattr__(self, "block", int(self.block))
         self._check()
 
@@ -92,6 +95,11 @@ class LayerProblem:
         lowest = self._spectrum[0][0]
         if lowest < -1e-8 * scale:
             raise InputError(f"G is not positive semidefinite: it has the eigenvalue {lowest:g}")
+        values, vectors = self._spectrum
+        null = vectors[:, values <= 1e-10 * values[-1]]
+        beyond = np.abs(null.T @ cross).max(initial=0.0)
+        if beyond > 1e-6 * np.abs(cross).max():
+            raise InputError(f"B is not in the range of G: a part of size {beyond:g} lies outside")
         for name in ("shrinkage", "price", "bound"):
             shape = np.shape(getattr(self.term, name))
             if shape not in ((), (self.groups,)):
@@ -137,24 +145,30 @@ class LayerProblem:
         missing = [name for name in _FIELDS if name not in arrays]
         if missing:
             raise InputError(f"{path} lacks the arrays {', '.join(missing)}")
+        for name, value in arrays.items():
+            if name in (*_FIELDS, "bound") and not np.issubdtype(value.dtype, np.number):
+                raise InputError(f"{path}: the array {name} does not hold numbers")
+            if name in ("c0", "block") and value.ndim:
+                raise InputError(f"{path}: {name} must be one number, not {value.shape}")
         try:
             term = Square(arrays["ridge"], arrays["cost"], arrays.get("bound", np.inf))
             return cls(arrays["G"], arrays["B"], arrays["c0"], term, arrays["block"])
-        except (InputError, TypeError) as error:
+        except InputError as error:
             raise InputError(f"{path}: {error}") from None
 
     def save(self, path: str | Path) -> None:
         """Write what :meth:`load` reads."""
-        np.savez_compressed(
-            path,
-            G=self.gram,
-            B=self.cross,
-            c0=self.constant,
-            block=self.block,
-            ridge=self.term.shrinkage,
-            cost=self.term.price,
-            bound=self.term.bound,
-        )
+        with open(path, "wb") as file:  # np.savez would change the name
+            np.savez_compressed(
+                file,
+                G=self.gram,
+                B=self.cross,
+                c0=self.constant,
+                block=self.block,
+                ridge=self.term.shrinkage,
+                cost=self.term.price,
+                bound=self.term.bound,
+            )
 
     # ---- sizes ------------------------------------------------------------------------------
 
@@ -206,21 +220,18 @@ class LayerProblem:
         dual = self.term.conjugate(self.by_group(self.cross - image)).sum()
         return float(self.constant - 0.5 * np.vdot(weights, image) - dual)
 
-    def refit(self, support: np.ndarray) -> np.ndarray:
-        """Best weights (D, O) on a support (G,): ridge regression, in the box if M is finite."""
+    def refit(self, support: np.ndarray, pause: Callable[[], None] = lambda: None) -> np.ndarray:
+        """Best weights (D, O) on a support (G,): ridge regression, in the box if M is finite.
+
+        ``pause`` is called now and then; what it raises ends the work.
+        """
         weights = np.zeros_like(self.cross)
         rows = self.rows(support)
         if not rows.any():
             return weights
+        bound = self.per_row(self.term.bound)[rows][:, None] * np.ones((1, self.outputs))
         hessian = self._hessian[np.ix_(rows, rows)]
-        weights[rows] = np.linalg.solve(hessian, self.cross[rows])
-        bound = self.per_row(self.term.bound)[rows]
-        if (np.abs(weights[rows]) > bound[:, None]).any():
-            factor = np.linalg.cholesky(hessian).T
-            target = np.linalg.solve(factor.T, self.cross[rows])
-            for column in range(self.outputs):
-                fit = lsq_linear(factor, target[:, column], (-bound, bound), method="bvls")
-                weights[rows, column] = fit.x
+        weights[rows] = minimise_in_box(hessian, self.cross[rows], bound, pause)
         return weights
 
     def valid_bounds(self, upper: float) -> np.ndarray:
@@ -271,8 +282,7 @@ class LayerProblem:
         Parameters
         ----------
         form : {"big-m", "perspective"}
-            See :mod:`formulations.blocks`. The big-M form of a problem without bounds takes
-            :meth:`valid_bounds` of the solution that keeps everything.
+            See :mod:`formulations.blocks`. The big-M form takes :meth:`big_m` for M.
         """
         import pyomo.environ as pyo
 
@@ -284,10 +294,14 @@ class LayerProblem:
         model = pyo.ConcreteModel()
         model.J, model.K = pyo.RangeSet(0, self.groups - 1), pyo.RangeSet(0, count - 1)
         model.N = pyo.RangeSet(0, columns - 1)
-        model.w = pyo.Var(model.K, model.N)
+        # Bounds that every optimal solution satisfies: without them some solvers never get a bound.
+        box = self.big_m()
+        model.w = pyo.Var(
+            model.K, model.N, bounds=lambda _, k, n: (-float(box[k, n]), float(box[k, n]))
+        )
         bounds = np.broadcast_to(self.per_row(self.term.bound)[:, None], self.cross.shape)
-        if form == "big-m" and not np.isfinite(bounds).all():
-            bounds = self.big_m()
+        if form == "big-m":
+            bounds = box
         shrinkage, price = (
             np.broadcast_to(v, (self.groups,)) for v in (self.term.shrinkage, self.term.price)
         )
@@ -318,7 +332,7 @@ class LayerProblem:
         return model
 
     def big_m(self) -> np.ndarray:
-        """Finite bounds for the big-M form, (D, O): M itself, or valid ones from keeping all."""
+        """Finite bounds for the big-M form, (D, O): M, or the valid ones from keeping all."""
         everything = np.ones(self.groups, bool)
         upper = self.objective(self.refit(everything), everything)
         return self.valid_bounds(upper)
@@ -328,7 +342,11 @@ class LayerProblem:
         path = Path(path)
         if path.suffix not in {".lp", ".mps", ".nl"}:
             raise InputError(f"{path.name}: a model is written as .lp, .mps or .nl")
+        if not path.parent.is_dir():
+            raise InputError(f"there is no folder {path.parent} to write {path.name} in")
         self.model(form).write(str(path), io_options={"symbolic_solver_labels": True})
+        if path.suffix == ".lp":  # "x ^ 2" is read by some solvers, "x ^2" by all
+            path.write_text(path.read_text().replace(" ^ 2", " ^2"))
 
     def solve(self, form: str = "perspective", **options) -> Solution:
         """Solve to proved optimality with HiGHS (:func:`outer_approximation.solve`)."""
@@ -341,3 +359,30 @@ class LayerProblem:
         from formulations import outer_approximation
 
         return outer_approximation.relax(self, form, **options)
+
+
+def minimise_in_box(
+    hessian: np.ndarray, linear: np.ndarray, bound: np.ndarray, pause: Callable[[], None]
+) -> np.ndarray:
+    """argmin ½⟨W, H W⟩ − ⟨B, W⟩ over |W| ≤ bound, column by column.
+
+    Parameters
+    ----------
+    hessian : (D, D) array
+        H, positive definite.
+    linear, bound : (D, O) arrays
+        B, and the bounds (may be infinite).
+    pause : callable
+        Called before every column that needs the box.
+    """
+    weights = np.linalg.solve(hessian, linear)
+    outside = np.flatnonzero((np.abs(weights) > bound).any(axis=0))
+    if outside.size:
+        factor = np.linalg.cholesky(hessian).T
+        target = np.linalg.solve(factor.T, linear)
+        for n in outside:
+            pause()
+            box = np.maximum(bound[:, n], 1e-300)  # the solver wants room between its bounds
+            fit = lsq_linear(factor, target[:, n], (-box, box), method="bvls").x
+            weights[:, n] = np.clip(fit, -bound[:, n], bound[:, n])
+    return weights

@@ -31,10 +31,9 @@ from dataclasses import dataclass
 
 import highspy
 import numpy as np
-from scipy.optimize import lsq_linear
 
 from formulations.errors import InputError
-from formulations.layer import LayerProblem
+from formulations.layer import LayerProblem, minimise_in_box
 from formulations.solution import Solution, relative_gap
 
 _FORMS = ("perspective", "big-m")
@@ -80,7 +79,7 @@ def solve(
     return Solution(
         objective=best.objective,
         bound=min(loop.bound, best.objective),
-        status="optimal" if relative_gap(best.objective, loop.bound) <= tolerance else status,
+        status=loop.judge(status, relative_gap(best.objective, loop.bound)),
         support=best.support,
         weights=best.weights,
         nodes=loop.nodes,
@@ -111,7 +110,7 @@ def relax(
     return Solution(
         objective=value,
         bound=min(root.bound, value),
-        status=status,
+        status=loop.judge(status, relative_gap(value, root.bound)),
         support=root.indicator > 0.5,
         weights=root.weights,
         nodes=0,
@@ -164,6 +163,7 @@ class _Loop:
         if not time_limit > 0:
             raise InputError(f"the time limit must be positive: it is {time_limit:g}")
         self.start, self.limit = time.perf_counter(), time_limit
+        self.tolerance = tolerance
         self.problem, self.form, self.nodes = problem, form, 0
         self.price = np.broadcast_to(problem.term.price, (problem.groups,))
         self.incumbent = self._evaluate(np.zeros(problem.groups, bool))
@@ -186,6 +186,17 @@ class _Loop:
             self.relaxed_indicator(weights),
             weights,
         )
+
+    def judge(self, status: str, gap: float) -> str:
+        """The status of a solution with this gap, given how the work ended."""
+        if gap <= self.tolerance:
+            return "optimal"
+        return "numerical" if status == "optimal" else status
+
+    def check_clock(self) -> None:
+        """Stop if the time is over."""
+        if self.elapsed >= self.limit:
+            raise _Stopped("time_limit")
 
     def attempt(self, work: Callable[[], object]) -> str:
         """Run ``work``; the status of a solve: how it ended."""
@@ -223,7 +234,7 @@ class _Loop:
             if value < best:
                 best, node.indicator, node.weights = value, indicator, weights
             # A cut between the two points may leave the LP point feasible: then go all the way.
-            ahead = self.master.last_value(y) > node.bound + abs(node.bound) * 1e-12
+            ahead = self.master.last_value(y) > node.bound + abs(node.bound) * _FEASIBILITY
             if not ahead and inward == 0.0:
                 return  # as exact as the linear programs' own tolerances allow
             inward = _INWARD if ahead else 0.0
@@ -265,21 +276,20 @@ class _Loop:
 
     def improve_incumbent(self):
         """Local search: flip the one group that helps most, until none does."""
-        while self.elapsed < self.limit:
+        while True:
             best = self.incumbent
             for group in range(self.problem.groups):
                 trial = best.support.copy()
                 trial[group] = not trial[group]
+                self.check_clock()
                 self._offer(trial)
             if self.incumbent is best:
                 return
 
     def _run_master(self, bound: float) -> tuple[np.ndarray, float]:
         """The linear program's point, and the better of its value and a known bound."""
-        left = self.limit - self.elapsed
-        if left <= 0:
-            raise _Stopped("time_limit")
-        y, value = self.master.run(left)
+        self.check_clock()
+        y, value = self.master.run(self.limit - self.elapsed)
         return y, max(bound, value)
 
     # ---- cuts and points ----------------------------------------------------------------------
@@ -303,16 +313,8 @@ class _Loop:
         hessian[np.diag_indices_from(hessian)] += (
             ridge / lanes if self.form == "perspective" else ridge
         )
-        fit = np.linalg.solve(hessian, problem.cross[alive])
         bound = self.big_m[alive] * lanes[:, None]
-        outside = (np.abs(fit) > bound).any(axis=0)
-        if outside.any():
-            factor = np.linalg.cholesky(hessian).T
-            target = np.linalg.solve(factor.T, problem.cross[alive])
-            for n in np.flatnonzero(outside):
-                box = bound[:, n]
-                fit[:, n] = lsq_linear(factor, target[:, n], (-box, box), method="bvls").x
-        weights[alive] = fit
+        weights[alive] = minimise_in_box(hessian, problem.cross[alive], bound, self.check_clock)
         return weights
 
     def under_estimator(self, weights: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:
@@ -334,7 +336,8 @@ class _Loop:
         """Best y for given weights, (G,): y* of the term, or max |w|/M in the big-M form."""
         if self.form == "perspective":
             return self.problem.term.keep(self.problem.by_group(weights))
-        share = np.abs(weights) / self.big_m
+        # a bound of 0 leaves the weight 0, whatever y
+        share = np.abs(weights) / np.where(self.big_m > 0, self.big_m, 1.0)
         return np.minimum(1.0, self.problem.by_group(share).max(axis=1))
 
     def relaxed_value(self, weights: np.ndarray, y: np.ndarray) -> float:
@@ -346,7 +349,7 @@ class _Loop:
         return self.problem.loss(weights) + float(square.sum() + self.price @ y)
 
     def _evaluate(self, support: np.ndarray) -> _Incumbent:
-        weights = self.problem.refit(support)
+        weights = self.problem.refit(support, self.check_clock)
         return _Incumbent(self.problem.objective(weights, support), support, weights)
 
     def _offer(self, support: np.ndarray):
@@ -419,8 +422,7 @@ class _Master:
         if status == highspy.HighsModelStatus.kTimeLimit:
             raise _Stopped("time_limit")
         if status != highspy.HighsModelStatus.kOptimal:
-            name = self.highs.modelStatusToString(status)
-            raise RuntimeError(f"HiGHS stopped on the master problem with status {name}")
+            raise _Stopped("numerical")
         y = np.clip(self.highs.getSolution().col_value[: self.groups], 0, 1)
         return y, self.highs.getInfo().objective_function_value * self.unit
 

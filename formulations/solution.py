@@ -18,8 +18,8 @@ class Solution:
     bound : float
         Proved lower bound on the optimum.
     status : str
-        ``"optimal"`` (gap within the tolerance), ``"time_limit"``, ``"round_limit"`` or
-        ``"interrupted"``.
+        ``"optimal"`` (gap within the tolerance), ``"time_limit"``, ``"round_limit"``,
+        ``"interrupted"`` or ``"numerical"`` (the linear programs' precision allows no more).
     support : (G,) bool array
         Kept groups (of a relaxed problem: indicator above ½).
     weights : (D, O) array

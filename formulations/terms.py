@@ -87,6 +87,7 @@ class Square:
 
     Notes
     -----
+    With torch tensors as weights, the parameters must be tensors of their type and device.
     Arrays of weights come either as ``(G, d)`` (equal groups, one a row) or as ``(D,)`` with a
     :class:`Partition` (ragged groups). Results of the same shape, or ``(G,)`` for one number a
     group.
@@ -127,6 +128,9 @@ class Square:
         bound : float or (G,) array
             M.
         """
+        size = size if is_array_api_obj(size) else np.asarray(size, dtype=np.float64)
+        if not lam > 0:
+            raise InputError(f"lam must be positive: it is {lam:g}")
         if not 0 < alpha < 1:
             raise InputError(f"alpha must lie strictly between 0 and 1: it is {alpha:g}")
         return cls(lam * alpha + 0.0 * size, lam * (1 - alpha) * size, bound)
@@ -205,6 +209,13 @@ class Square:
         active = (peak > self.bound * (y + shift)) & (peak > 0)
         return xp.where(active, xp.full_like(y, float("nan")), y)
 
+    def box(self, y: Array) -> Array:
+        """M·y, the largest magnitude at indicator y; infinite where M is, at y = 0 too."""
+        xp = array_namespace(y)
+        bound = xp.broadcast_to(xp.asarray(self.bound, dtype=y.dtype), y.shape)
+        infinite = xp.isinf(bound)
+        return xp.where(infinite, bound, xp.where(infinite, xp.ones_like(y), bound) * y)
+
     # ---- of the weights themselves; NumPy -------------------------------------------------------
 
     def value(self, w: np.ndarray, groups: Partition | None = None) -> np.ndarray:
@@ -237,7 +248,14 @@ class Square:
         w : (G, d) or (D,) array
         step : float
             t > 0.
+
+        Raises
+        ------
+        InputError
+            If the step is not positive.
         """
+        if not step > 0:
+            raise InputError(f"the proximal step must be positive: it is {step:g}")
         flat, groups = _flatten(w, groups)
         norm, peak = norm_and_peak(flat, groups)
         y = self.prox_indicator(norm, peak, step)
@@ -248,7 +266,7 @@ class Square:
             magnitude = np.abs(flat[groups.spread(active).astype(bool)])
             y[active] = bounded_prox_indicator(chosen, magnitude, step, inside.sum, inside.spread)
         shift = np.broadcast_to(2 * step * self.shrinkage, y.shape)
-        bound = groups.spread(self.bound * y) if np.isfinite(self.bound).any() else np.inf
+        bound = groups.spread(self.box(y))
         return np.clip(flat * groups.spread(y / (y + shift)), -bound, bound).reshape(np.shape(w))
 
     def shrinkage_conjugate(self, v: np.ndarray, groups: Partition | None = None) -> np.ndarray:

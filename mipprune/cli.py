@@ -31,7 +31,9 @@ _Json = Annotated[
 
 @app.command(epilog="Example: mipprune train digits-spr budget.macs=0.5 method.lam=0.05 name=half")
 def train(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe's name (see: recipes) or a YAML file.")],
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="A recipe's name (see: recipes) or a YAML file.")
+    ],
     overrides: _Overrides = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run of this name.")
@@ -99,7 +101,9 @@ def evaluate(
 def compare(
     problem: Annotated[
         str,
-        typer.Argument(metavar="PROBLEM", help="layer:FILE.npz, layer:generated, layer:CHECKPOINT:LAYER."),
+        typer.Argument(
+            metavar="PROBLEM", help="layer:FILE.npz, layer:generated, layer:CHECKPOINT:LAYER."
+        ),
     ],
     overrides: _Overrides = None,
     json_file: _Json = None,

@@ -124,7 +124,7 @@ def find_groups(network: nn.Module, shape: Sequence[int]) -> Groups:
     InputError
         If the network has a grouped convolution that is not depthwise, or nothing to prune.
     """
-    traced = copy.deepcopy(network).cpu().eval()
+    traced = copy.deepcopy(network).cpu().float().eval()
     shortcuts = _replace_shortcuts(traced)
     axes, edges = _trace(traced, torch.zeros(1, *shape))
     group_of = _label(axes, edges)

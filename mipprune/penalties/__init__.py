@@ -122,7 +122,7 @@ class GroupPenalty:
         for rows in self._rows:
             rows.parameter.mul_(rows.spread(scale))
         if self._bounded:
-            self._clip_to(self.term.bound * y)
+            self._clip_to(self.term.box(y))
 
     @torch.no_grad()
     def project_(self) -> torch.Tensor:

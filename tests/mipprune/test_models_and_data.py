@@ -1,0 +1,156 @@
+"""Models by name, published weights, data sets."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from formulations.errors import InputError
+from mipprune.data import load
+from mipprune.evaluate import accuracy
+from mipprune.models import build, load_weights
+
+SHARED = Path(os.environ.get("MIPPRUNE_DATA", Path(__file__).parents[2] / ".." / "shared" / "data"))
+needs_data = pytest.mark.skipif(
+    not (SHARED / "cifar10").is_dir(), reason="no CIFAR-10 beside the project (MIPPRUNE_DATA)"
+)
+CPU = torch.device("cpu")
+
+
+@needs_data
+@pytest.mark.parametrize(("depth", "published"), [(20, 91.73), (56, 93.39)])
+def test_published_weights_reach_their_published_accuracy(depth, published):
+    data = load("cifar10", str(SHARED / "cifar10"), CPU)
+    network = build({"name": f"resnet{depth}", "shape": data.shape, "classes": 10, "shortcut": "A"})
+    load_weights(network, SHARED / "pretrained" / f"resnet{depth}-cifar10.safetensors")
+    assert len(data.train) == 50_000
+    assert abs(accuracy(network, data) - published) <= 0.02
+
+
+def test_imagenet_networks_have_torchvisions_names():
+    names = set(build({"name": "resnet50", "shape": (3, 224, 224), "classes": 9}).state_dict())
+    assert {"layer1.0.downsample.1.running_var", "layer4.2.conv3.weight", "fc.bias"} <= names
+    assert len(names) == 320  # tensors of torchvision's resnet50 file
+
+
+def test_weights_of_another_architecture_are_listed_and_leave_the_network_alone(tmp_path):
+    network = build({"name": "mlp", "shape": (1, 2, 2), "classes": 2, "hidden": [3]})
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    tensors = {k: v + 1 for k, v in before.items()}
+    tensors["extra"] = torch.zeros(1)
+    tensors["layers.0.weight"] = torch.zeros(5, 4)
+    del tensors["layers.1.bias"]
+    save_file(tensors, tmp_path / "w.safetensors")
+    with pytest.raises(InputError) as caught:
+        load_weights(network, tmp_path / "w.safetensors")
+    message = str(caught.value)
+    assert "1 missing (layers.1.bias)" in message
+    assert "1 unexpected (extra)" in message
+    assert "layers.0.weight (5, 4) for (3, 4)" in message
+    assert "\n" not in message
+    assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not safetensors at all"])
+def test_unreadable_weights_are_one_line(tmp_path, content):
+    path = tmp_path / "w.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+    network = build({"name": "mlp", "shape": (1, 2, 2), "classes": 2})
+    with pytest.raises(InputError, match=r"w\.safetensors"):
+        load_weights(network, path)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "message"),
+    [
+        ({"name": "resnet9"}, "unknown model 'resnet9'"),
+        ({"name": "mlp", "shortcut": "A"}, "mlp has no option shortcut"),
+        ({"name": "resnet8", "shortcut": "C"}, "shortcut must be A"),
+        ({"name": "resnet8", "widths": {"layer1.0.conv2": 3}}, "adds 3 channels to 16"),
+    ],
+)
+def test_architectures_that_cannot_be_are_refused(architecture, message):
+    with pytest.raises(InputError, match=message):
+        build({"shape": (1, 8, 8), "classes": 10, **architecture})
+
+
+def test_digits_split_is_fixed_and_stratified():
+    data, again = load("digits", None, CPU), load("digits", None, CPU)
+    assert (len(data.train), len(data.test), data.classes, data.shape) == (1347, 450, 10, (1, 8, 8))
+    assert torch.equal(data.test.images, again.test.images)
+    counts = torch.bincount(data.test.labels)
+    assert counts.min() >= 43
+    assert counts.max() <= 47
+    assert abs(float(data.normalise(data.train.images).mean())) < 1e-5
+
+
+def test_batches_follow_from_the_generator_alone_and_cover_the_images_once():
+    data = load("digits", None, CPU)
+
+    def epoch(seed):
+        return list(data.train_batches(100, torch.Generator().manual_seed(seed)))
+
+    first, same, other = epoch(0), epoch(0), epoch(1)
+    assert len(first) == 13
+    assert all(torch.equal(a, b) for (a, _), (b, _) in zip(first, same, strict=True))
+    assert not torch.equal(first[0][0], other[0][0])
+    counted = sum(torch.bincount(labels, minlength=10) for _, labels in first)
+    assert int(counted.sum()) == 1300
+
+
+def test_augmentation_is_a_crop_of_the_padded_image_perhaps_flipped():
+    data = load("digits", None, CPU)
+    data._flip = True
+    images = data.train.images[:200]
+    augmented = data._augment(images, torch.Generator().manual_seed(0))
+    padded = torch.nn.functional.pad(images, (1, 1, 1, 1))
+    flips = 0
+    for image, whole in zip(augmented, padded, strict=True):
+        crops = [whole[:, r : r + 8, c : c + 8] for r in range(3) for c in range(3)]
+        plain = any(torch.equal(image, crop) for crop in crops)
+        flipped = any(torch.equal(image, crop.flip(2)) for crop in crops)
+        assert plain or flipped
+        flips += flipped and not plain
+    assert 60 < flips < 140
+
+
+def parquet(folder, split, count, classes=10):
+    import datasets
+
+    rng = np.random.default_rng(count)
+    features = datasets.Features(
+        {"img": datasets.Image(), "label": datasets.ClassLabel(num_classes=classes)}
+    )
+    images = rng.integers(0, 255, (count, 32, 32, 3), dtype=np.uint8)
+    labels = rng.integers(0, classes, count)
+    table = datasets.Dataset.from_dict({"img": list(images), "label": labels}, features=features)
+    table.to_parquet(folder / f"{split}-00000-of-00001.parquet")
+    return images, labels
+
+
+def test_parquet_files_are_read_without_loss(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    images, labels = parquet(tmp_path, "train", 7)
+    parquet(tmp_path, "test", 3)
+    data = load("cifar10", str(tmp_path), CPU)
+    np.testing.assert_array_equal(data.train.images.permute(0, 2, 3, 1).numpy(), images)
+    np.testing.assert_array_equal(data.train.labels.numpy(), labels)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_a_folder_without_the_data_is_named(tmp_path, name):
+    with pytest.raises(InputError, match=r"no train-\*\.parquet"):
+        load(name, str(tmp_path), CPU)
+
+
+def test_pretrained_file_keeps_its_keys():
+    path = SHARED / "pretrained" / "resnet20-cifar10.safetensors"
+    if not path.exists():
+        pytest.skip("no pretrained weights beside the project (MIPPRUNE_DATA)")
+    own = build({"name": "resnet20", "shape": (3, 32, 32), "classes": 10, "shortcut": "A"})
+    expected = {k for k in own.state_dict() if not k.endswith("num_batches_tracked")}
+    assert expected == set(load_file(path)) - {"num_batches_tracked"}
