@@ -52,7 +52,7 @@ def _draw_layers(axes, result: Mapping[str, Any]) -> None:
     axes.set_yticks(places, names, fontsize=8)
     axes.invert_yaxis()
     axes.set_xlabel("output channels")
-    axes.legend(frameon=False, loc="lower right")
+    axes.legend(frameon=False, loc="upper right")
     lost = result["dense"]["accuracy"] - result["pruned"]["accuracy"]
     axes.set_title(
         f"{result['kept']['macs']:.0%} of MACs kept, {lost:+.2f} points of accuracy lost",
