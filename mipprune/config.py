@@ -230,8 +230,7 @@ def _assign(values: dict, path: list[str], value, kind: type[Section]) -> None:
     section = _section(kind.model_fields[head]) if head in kind.model_fields else None
     if len(path) == 1:
         if section and not isinstance(value, dict):
-            # data=cifar10 keeps data.path, whichever is said first
-            path, value = [head, "name"], value
+            path = [head, "name"]  # data=cifar10 keeps data.path, whichever is said first
         else:
             values[head] = value
             return

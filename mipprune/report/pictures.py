@@ -55,7 +55,7 @@ def _draw_layers(axes, result: Mapping[str, Any]) -> None:
     axes.legend(frameon=False, loc="upper right")
     lost = result["dense"]["accuracy"] - result["pruned"]["accuracy"]
     axes.set_title(
-        f"{result['kept']['macs']:.0%} of MACs kept, {lost:+.2f} points of accuracy lost",
+        f"{result['kept']['macs']:.0%} of MACs kept, {lost:.2f} points of accuracy lost",
         fontsize=10,
     )
     axes.spines[["top", "right"]].set_visible(False)
