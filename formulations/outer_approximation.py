@@ -29,19 +29,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import highspy
 import numpy as np
 
 from formulations.errors import InputError
 from formulations.layer import LayerProblem, minimise_in_box
+from formulations.master import FEASIBILITY, Master, Stopped
 from formulations.solution import Solution, relative_gap
 
 _FORMS = ("perspective", "big-m")
 _ROUNDS = 100_000
-# Cuts in the pool above which the slack ones are dropped.
-_POOL = 3000
-# HiGHS's own tolerances: tighter than its defaults, because the answers are used as certificates.
-_FEASIBILITY = 1e-9
 # In-out separation (Ben-Ameur & Neto 2007): cut between the LP point and the best point known.
 _INWARD = 0.5
 
@@ -119,12 +115,6 @@ def relax(
     )
 
 
-class _Stopped(Exception):
-    def __init__(self, status: str):
-        super().__init__(status)
-        self.status = status
-
-
 @dataclass
 class _Incumbent:
     objective: float
@@ -174,7 +164,7 @@ class _Loop:
             if form == "big-m"
             else problem.per_row(problem.term.bound)[:, None] * np.ones_like(problem.cross)
         )
-        self.master = _Master(self.price)
+        self.master = Master(self.price)
         weights = self.cut(everything.astype(float))
         # one cut bounds the relaxation in closed form, before any linear program
         constant, slope = self.under_estimator(weights, everything.astype(float))
@@ -196,7 +186,7 @@ class _Loop:
     def check_clock(self) -> None:
         """Stop if the time is over."""
         if self.elapsed >= self.limit:
-            raise _Stopped("time_limit")
+            raise Stopped("time_limit")
 
     def attempt(self, work: Callable[[], object]) -> str:
         """Run ``work``; the status of a solve: how it ended."""
@@ -204,7 +194,7 @@ class _Loop:
             work()
         except KeyboardInterrupt:
             return "interrupted"
-        except _Stopped as stop:
+        except Stopped as stop:
             return stop.status
         return "optimal"
 
@@ -234,11 +224,11 @@ class _Loop:
             if value < best:
                 best, node.indicator, node.weights = value, indicator, weights
             # A cut between the two points may leave the LP point feasible: then go all the way.
-            ahead = self.master.last_value(y) > node.bound + abs(node.bound) * _FEASIBILITY
+            ahead = self.master.last_value(y) > node.bound + abs(node.bound) * FEASIBILITY
             if not ahead and inward == 0.0:
                 return  # as exact as the linear programs' own tolerances allow
             inward = _INWARD if ahead else 0.0
-        raise _Stopped("round_limit")
+        raise Stopped("round_limit")
 
     def solve_root(self, tolerance: float) -> _Node:
         """The continuous relaxation."""
@@ -356,77 +346,3 @@ class _Loop:
         trial = self._evaluate(support)
         if trial.objective < self.incumbent.objective:
             self.incumbent = trial
-
-
-class _Master:
-    """min η + c·y over the cuts, a linear program in HiGHS. Columns: y (G), then η.
-
-    The objective is divided by the mean price, so that HiGHS's absolute tolerances mean the same
-    for every problem.
-    """
-
-    def __init__(self, price: np.ndarray):
-        self.groups, self.price, self.unit = len(price), price, float(price.mean())
-        self.columns = np.arange(self.groups + 1, dtype=np.int32)
-        self.highs = highspy.Highs()
-        self.highs.silent()
-        self.highs.setOptionValue("primal_feasibility_tolerance", _FEASIBILITY)
-        self.highs.setOptionValue("dual_feasibility_tolerance", _FEASIBILITY)
-        self.highs.HandleUserInterrupt = True
-        total = self.groups + 1
-        self.highs.addCols(
-            total,
-            np.append(price / self.unit, 1.0),
-            np.append(np.zeros(self.groups), -highspy.kHighsInf),
-            np.append(np.ones(self.groups), highspy.kHighsInf),
-            0,
-            np.zeros(total, np.int32),
-            np.zeros(0, np.int32),
-            np.zeros(0),
-        )
-
-    def set_box(self, lower: np.ndarray, upper: np.ndarray):
-        """Bounds of y."""
-        self.highs.changeColsBounds(self.groups, self.columns[:-1], lower, upper)
-
-    def add_cut(self, constant: float, slope: np.ndarray):
-        """η ≥ constant + slope·y."""
-        if self.highs.getNumRow() > _POOL:
-            self._drop_slack_cuts()
-        self._last = (constant, slope)
-        values = np.append(-slope / self.unit, 1.0)
-        self.highs.addRow(
-            constant / self.unit, highspy.kHighsInf, len(values), self.columns, values
-        )
-
-    def last_value(self, y: np.ndarray) -> float:
-        """The lower bound of the newest cut at y, prices included."""
-        constant, slope = self._last
-        return constant + slope @ y + self.price @ y
-
-    def run(self, seconds: float) -> tuple[np.ndarray, float]:
-        """Solve within so many seconds: (y, value). On Ctrl-C cancel and raise."""
-        limit = self.highs.getRunTime() + seconds
-        self.highs.setOptionValue("time_limit", min(limit, 1e9))
-        thread = self.highs.startSolve()
-        interrupted = False
-        while thread.is_alive():
-            try:
-                thread.join(0.05)
-            except KeyboardInterrupt:
-                interrupted = True
-                self.highs.cancelSolve()
-        if interrupted:
-            raise _Stopped("interrupted")
-        status = self.highs.getModelStatus()
-        if status == highspy.HighsModelStatus.kTimeLimit:
-            raise _Stopped("time_limit")
-        if status != highspy.HighsModelStatus.kOptimal:
-            raise _Stopped("numerical")
-        y = np.clip(self.highs.getSolution().col_value[: self.groups], 0, 1)
-        return y, self.highs.getInfo().objective_function_value * self.unit
-
-    def _drop_slack_cuts(self):
-        basic = highspy.HighsBasisStatus.kBasic
-        rows = [i for i, s in enumerate(self.highs.getBasis().row_status) if s == basic]
-        self.highs.deleteRows(len(rows), np.array(rows, np.int32))

@@ -177,7 +177,9 @@ class Square:
         """
         xp = array_namespace(norm)
         y = self.indicator(norm, peak)
-        positive = y > 0
+        # 2a/y would overflow for the smallest numbers, which count as zero
+        kind = xp.finfo(y.dtype)
+        positive = y > kind.smallest_normal / kind.eps
         safe = xp.where(positive, y, xp.ones_like(y))
         zero = xp.zeros_like(norm)
         radial = xp.where(positive, 2 * self.shrinkage / safe, zero)

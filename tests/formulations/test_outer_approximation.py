@@ -104,7 +104,7 @@ def test_optimum_is_proved_where_the_gram_matrix_is_singular(form):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_optimum_is_proved_with_a_cut_pool_that_is_emptied_all_the_time(form, monkeypatch):
-    monkeypatch.setattr("formulations.outer_approximation._POOL", 8)
+    monkeypatch.setattr("formulations.master._POOL", 8)
     problem = layer_problem(4, groups=7, outputs=2, price=0.1)
     best, _, _ = brute_force(problem)
     solution = solve(problem, form, time_limit=20)
