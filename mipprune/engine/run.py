@@ -9,7 +9,6 @@ is the newest state with optimizer and counters, from which a stopped run goes o
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -292,11 +291,3 @@ class Run:
             self.method = self._make_method()
         self.method.load_state_dict(state["method"])
         self.progress.say(phase="resume", epoch=self.epoch)
-
-
-def read_result(folder: Path) -> dict[str, Any]:
-    """``result.json`` of a finished run."""
-    try:
-        return json.loads((folder / "result.json").read_text())
-    except FileNotFoundError:
-        raise InputError(f"{folder} has no result.json: the run has not finished") from None
