@@ -7,10 +7,18 @@ only :mod:`formulations.terms`, never loads Pyomo or HiGHS.
 from importlib import import_module
 
 _HOME = {
+    "CATALOGUE": "catalogue",
+    "Derivation": "derive",
     "LayerProblem": "layer",
+    "Parameter": "derive",
     "Partition": "terms",
     "Solution": "solution",
-    "Square": "terms",
+    "Term": "terms",
+    "check": "checks",
+    "derive": "derive",
+    "find": "catalogue",
+    "spr": "catalogue",
+    "square": "catalogue",
 }
 
 __all__ = sorted(_HOME)

@@ -3,16 +3,18 @@
 With inputs X ∈ R^{n×D} (im2col; D = groups × block, block the kernel area), outputs Y ∈ R^{n×O},
 G = XᵀX/n, B = XᵀY/n and c₀ = ‖Y‖²/(2n):
 
-    min  ½⟨W, G W⟩ − ⟨B, W⟩ + c₀ + Σ_j [ a_j‖W_j‖² + c_j y_j ],    |W_j| ≤ M_j y_j,  y ∈ {0,1},
+    min  ½⟨W, G W⟩ − ⟨B, W⟩ + c₀ + Σ_j [ φ(W_j) − δ‖W_j‖² + c_j y_j ],   ‖W_j‖ ≤ M_j y_j,
 
-W_j ∈ R^{block×O} the rows of group j. The loss is ‖X W − Y‖²/(2n): the mean over samples of half
-the squared error.
+y_j ∈ {0, 1}, W_j ∈ R^{block×O} the rows of group j. The loss is ‖X W − Y‖²/(2n): the mean over
+samples of half the squared error. A term's extraction δ, which makes its own part concave, is met
+by the loss: the problem is solved as one in the curvature G − 2δI and φ alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,8 +22,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.optimize import lsq_linear
 
+from formulations.descent import accelerated
 from formulations.errors import InputError
-from formulations.terms import Square
+from formulations.roots import bracketed
+from formulations.terms import Term
 
 if TYPE_CHECKING:
     import pyomo.environ as pyo
@@ -43,8 +47,8 @@ class LayerProblem:
         B, in the range of G = XᵀX/n, as XᵀY/n always is.
     constant : float
         c₀ ≥ 0.
-    term : Square
-        Shrinkage a, price c and bound M, one for all groups or one a group.
+    term : Term
+        Shrinkage φ, price c and bound M, one for all groups or one a group.
     block : int
         Rows of a group; D must be a multiple.
 
@@ -52,13 +56,14 @@ class LayerProblem:
     ------
     InputError
         Naming the number that is wrong: NaN, shapes that do not fit, an asymmetric or indefinite G,
-        a B that G cannot produce (the loss would be unbounded below).
+        a B that G cannot produce (the loss would be unbounded below), an extraction beyond the
+        curvature of the loss.
     """
 
     gram: np.ndarray
     cross: np.ndarray
     constant: float
-    term: Square
+    term: Term
     block: int = 1
 
     def __post_init__(self):
@@ -100,10 +105,22 @@ class LayerProblem:
         beyond = np.abs(null.T @ cross).max(initial=0.0)
         if beyond > 1e-6 * np.abs(cross).max():
             raise InputError(f"B is not in the range of G: a part of size {beyond:g} lies outside")
-        for name in ("shrinkage", "price", "bound"):
-            shape = np.shape(getattr(self.term, name))
+        numbers = {
+            name: getattr(self.term, name) for name in ("price", "bound", "weight", "extract")
+        }
+        for name, value in {**numbers, **self.term.parameters}.items():
+            shape = np.shape(value)
             if shape not in ((), (self.groups,)):
                 raise InputError(f"{name} has shape {shape}: one number, or {self.groups}, fit")
+        if self.term.blocks is not None and len(self.term.blocks) != self.groups:
+            raise InputError(f"{len(self.term.blocks)} groups are in blocks, of {self.groups}")
+        if self.term.extract.any():
+            lowest = np.linalg.eigvalsh(self.curvature)[0]
+            if lowest < -1e-8 * scale:
+                raise InputError(
+                    f"the extraction is beyond the loss's curvature: G − 2δI has the eigenvalue "
+                    f"{lowest:g}"
+                )
         if self.constant < 0:
             raise InputError(f"c0 must not be negative: it is {self.constant:g}")
 
@@ -111,7 +128,7 @@ class LayerProblem:
 
     @classmethod
     def from_data(
-        cls, inputs: np.ndarray, outputs: np.ndarray, term: Square, block: int = 1
+        cls, inputs: np.ndarray, outputs: np.ndarray, term: Term, block: int = 1
     ) -> LayerProblem:
         """Build G, B, c₀ from inputs X (n, D) and outputs Y (n, O)."""
         n = len(inputs)
@@ -127,7 +144,10 @@ class LayerProblem:
 
     @classmethod
     def load(cls, path: str | Path) -> LayerProblem:
-        """Read an ``.npz`` with arrays G, B, c0, block, ridge (a), cost (c), optionally bound (M).
+        """Read an ``.npz`` with arrays G, B, c0, block, ridge, cost (c), optionally bound (M).
+
+        ``ridge`` is a of φ = a‖w‖². With an array ``term``, the JSON of another φ as :meth:`save`
+        writes it, it is the factor of that φ.
 
         Raises
         ------
@@ -151,13 +171,19 @@ class LayerProblem:
             if name in ("c0", "block") and value.ndim:
                 raise InputError(f"{path}: {name} must be one number, not {value.shape}")
         try:
-            term = Square(arrays["ridge"], arrays["cost"], arrays.get("bound", np.inf))
-            return cls(arrays["G"], arrays["B"], arrays["c0"], term, arrays["block"])
+            return cls(arrays["G"], arrays["B"], arrays["c0"], _read_term(arrays), arrays["block"])
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
 
     def save(self, path: str | Path) -> None:
         """Write what :meth:`load` reads."""
+        term, ridge, more = self.term, self.term.ridge, {}
+        if ridge is None or term.extract.any() or term.blocks is not None:
+            ridge = term.weight
+            more = {f"parameter_{name}": value for name, value in term.parameters.items()}
+            more["term"] = json.dumps(term.profile.definition)
+            if term.blocks is not None:
+                more |= {"blocks": term.blocks, "block_price": term.block_price}
         with open(path, "wb") as file:  # np.savez would change the name
             np.savez_compressed(
                 file,
@@ -165,9 +191,10 @@ class LayerProblem:
                 B=self.cross,
                 c0=self.constant,
                 block=self.block,
-                ridge=self.term.shrinkage,
-                cost=self.term.price,
-                bound=self.term.bound,
+                ridge=ridge,
+                cost=term.price,
+                bound=term.bound,
+                **more,
             )
 
     # ---- sizes ------------------------------------------------------------------------------
@@ -202,10 +229,9 @@ class LayerProblem:
         return float(inner + self.constant)
 
     def objective(self, weights: np.ndarray, support: np.ndarray) -> float:
-        """Loss + ridge + prices of the support: the MIP's objective. (G,) bool support."""
-        ridge = (self.per_row(self.term.shrinkage)[:, None] * weights**2).sum()
-        price = np.broadcast_to(self.term.price, (self.groups,))[support].sum()
-        return float(self.loss(weights) + ridge + price)
+        """Loss + shrinkage + prices of the support: the MIP's objective. (G,) bool support."""
+        shrinkage = self.term.shrinkage(self.by_group(weights)).sum()
+        return self.loss(weights) + float(shrinkage) + self.term.prices(support.astype(float))
 
     def relaxed_objective(self, weights: np.ndarray) -> float:
         """Loss + Σ_j h(W_j): the perspective relaxation, its indicators projected away."""
@@ -214,58 +240,108 @@ class LayerProblem:
     def dual_bound(self, weights: np.ndarray) -> float:
         """Lower bound on the perspective relaxation from any (D, O) weights V, by Fenchel duality.
 
-        D(V) = −½⟨V, G V⟩ + c₀ − Σ_j h*(v_j),  v = B − G V.
+        D(V) = −½⟨V, G V⟩ + c₀ − Σ_j h*(v_j),  v = B − G V; after an extraction G − 2δI for G.
         """
-        image = self.gram @ weights
+        image = self.curvature @ weights
         dual = self.term.conjugate(self.by_group(self.cross - image)).sum()
         return float(self.constant - 0.5 * np.vdot(weights, image) - dual)
 
     def refit(self, support: np.ndarray, pause: Callable[[], None] = lambda: None) -> np.ndarray:
-        """Best weights (D, O) on a support (G,): ridge regression, in the box if M is finite.
+        """Best weights (D, O) on a support (G,): what a kept group pays, within its bound.
 
         ``pause`` is called now and then; what it raises ends the work.
         """
-        weights = np.zeros_like(self.cross)
-        rows = self.rows(support)
+        return self.best_weights(np.asarray(support, float), pause=pause)
+
+    def best_weights(
+        self,
+        y: np.ndarray,
+        *,
+        limit: np.ndarray | None = None,
+        pause: Callable[[], None] = lambda: None,
+    ) -> np.ndarray:
+        """argmin_W loss + Σ_j y_j·φ(W_j/y_j) − δ‖W_j‖², (D, O), for indicators y (G,).
+
+        Parameters
+        ----------
+        y : (G,) array
+            In [0, 1]; groups at 0 get no weights.
+        limit : (D, O) array, optional
+            Largest magnitudes; φ is then taken at W_j itself (the big-M form) and M left aside.
+        pause : callable
+            Called now and then; what it raises ends the work.
+        """
+        term, weights = self.term, np.zeros_like(self.cross)
+        alive = y > 1e-9
+        rows = self.rows(alive)
         if not rows.any():
             return weights
-        bound = self.per_row(self.term.bound)[rows][:, None] * np.ones((1, self.outputs))
-        hessian = self._hessian[np.ix_(rows, rows)]
-        weights[rows] = minimise_in_box(hessian, self.cross[rows], bound, pause)
+        curvature, cross = self.curvature[np.ix_(rows, rows)], self.cross[rows]
+        scale = np.ones_like(y) if limit is not None else y
+        if limit is None:
+            bound = np.broadcast_to(term.bound, y.shape)
+            bound = np.multiply(bound, y, out=np.full(y.shape, np.inf), where=np.isfinite(bound))
+            limit = self.per_row(bound)[:, None] * np.ones_like(self.cross)
+        limit, term = limit[rows], term.take(alive)
+        scale = scale[alive]
+        if term.ridge is not None and not term.profile.ball:
+            hessian = curvature + 2 * np.diag(np.repeat(term.ridge / scale, self.block))
+            weights[rows] = minimise_in_box(hessian, cross, limit, pause)
+            return weights
+        step = 1 / max(np.linalg.eigvalsh(curvature)[-1], 1e-300)
+        box = None if term.profile.ball else limit
+
+        def prox(w):
+            flat = w.reshape(len(scale), -1)
+            return term.shrinkage_prox(flat, step, scale, limit=box).reshape(w.shape)
+
+        weights[rows] = accelerated(
+            lambda w: curvature @ w - cross, prox, np.zeros_like(cross), step, pause=pause
+        )
         return weights
 
     def valid_bounds(self, upper: float) -> np.ndarray:
-        """|W| of every solution at most this, entry by entry, (D, O), given an upper bound.
+        """|W| of every solution at most this, entry by entry, (D, O), given an upper bound U.
 
-        The loss and ridge together are a quadratic of Hessian H = G + 2A with minimum q at W°, so
-        a solution with objective ≤ U has ½‖W − W°‖²_H ≤ U − q, hence
-        |W_ko − W°_ko| ≤ √(2(U − q)·(H⁻¹)_kk).
+        The loss, with the ridge if φ is one, is a quadratic of Hessian H with minimum q at W°, so
+        a solution has ½‖W − W°‖²_H ≤ U − q, hence |W_ko − W°_ko| ≤ √(2(U − q)·(H⁻¹)_kk); and any
+        other φ has φ(W_j) ≤ U − q. Infinite where neither says anything.
         """
-        dense = self.refit_unbounded
-        lowest = self.objective(dense, np.zeros(self.groups, bool))
-        inverse = np.diag(np.linalg.inv(self._hessian))
-        radius = np.sqrt(2 * max(0.0, upper - lowest) * inverse)[:, None]
-        return np.minimum(np.abs(dense) + radius, self.per_row(self.term.bound)[:, None])
+        term = self.term
+        limit = self.per_row(term.bound)[:, None] * np.ones_like(self.cross)
+        ridge = 0.0 if term.ridge is None else term.ridge
+        hessian = self.curvature + 2 * np.diag(self.per_row(ridge))
+        values = np.linalg.eigvalsh(hessian)
+        lowest = 0.0 if not term.extract.any() else -np.inf
+        if values[0] > 1e-10 * values[-1]:
+            dense = np.linalg.solve(hessian, self.cross)
+            lowest = self.constant - 0.5 * float(np.vdot(self.cross, dense))
+            slack = 2 * max(0.0, upper - lowest)
+            radius = np.sqrt(slack * np.diag(np.linalg.inv(hessian)))[:, None]
+            limit = np.minimum(limit, np.abs(dense) + radius)
+        if term.ridge is None and np.isfinite(lowest):
+            limit = np.minimum(limit, self.per_row(self._reach(upper - lowest))[:, None])
+        return limit
+
+    def _reach(self, value: float) -> np.ndarray:
+        """Largest norm with φ at most ``value``, (G,); infinite where φ never exceeds it."""
+        term = self.term.take(np.ones(self.groups, bool))
+        high = np.ones(self.groups)
+        while ((short := term.phi(high) < value) & (high < 1e12)).any():
+            high = np.where(short & (high < 1e12), 4 * high, high)
+        root = bracketed(lambda r: term.phi(r) - value, 0 * high, high)
+        return np.where(short, np.inf, root)
 
     @cached_property
-    def refit_unbounded(self) -> np.ndarray:
-        """Ridge solution with every group kept and no box, (D, O)."""
-        return np.linalg.solve(self._hessian, self.cross)
-
-    @cached_property
-    def _hessian(self) -> np.ndarray:
-        return self.gram + 2 * np.diag(self.per_row(self.term.shrinkage))
+    def curvature(self) -> np.ndarray:
+        """G − 2δI, (D, D): the Hessian of the loss after the term's extraction."""
+        if not self.term.extract.any():
+            return self.gram
+        return self.gram - 2 * np.diag(self.per_row(self.term.extract))
 
     @cached_property
     def _spectrum(self) -> tuple[np.ndarray, np.ndarray]:
         return np.linalg.eigh(self.gram)
-
-    @cached_property
-    def factor(self) -> np.ndarray:
-        """L of full row rank with G = LᵀL, (rank, D)."""
-        values, vectors = self._spectrum
-        large = values > 1e-12 * values[-1]
-        return np.sqrt(values[large])[:, None] * vectors[:, large].T
 
     # ---- the MIP ----------------------------------------------------------------------------
 
@@ -275,9 +351,12 @@ class LayerProblem:
         Sets
             J groups, K rows of W, N columns of W
         Variables
-            w[k,n], and per group the block of ``form`` (y, and t for the perspective)
+            w[k,n], and per group the block of ``form`` (y, and t for the perspective); with nested
+            indicators z[b] of every block
+        Constraints
+            y_j ≤ z_b(j), with nested indicators
         Objective
-            ½ Σ_n w_nᵀ G w_n − Σ_kn B_kn w_kn + c₀ + Σ_j block[j].cost
+            ½ Σ_n w_nᵀ G w_n − Σ_kn B_kn w_kn + c₀ + Σ_j block[j].cost (+ Σ_b C_b z_b)
 
         Parameters
         ----------
@@ -297,14 +376,13 @@ class LayerProblem:
         # Bounds that every optimal solution satisfies: without them some solvers never get a bound.
         box = self.big_m()
         model.w = pyo.Var(
-            model.K, model.N, bounds=lambda _, k, n: (-float(box[k, n]), float(box[k, n]))
+            model.K,
+            model.N,
+            bounds=lambda _, k, n: tuple(_finite(b) for b in (-box[k, n], box[k, n])),
         )
         bounds = np.broadcast_to(self.per_row(self.term.bound)[:, None], self.cross.shape)
         if form == "big-m":
             bounds = box
-        shrinkage, price = (
-            np.broadcast_to(v, (self.groups,)) for v in (self.term.shrinkage, self.term.price)
-        )
 
         def group(block, j):
             rows = range(j * self.block, (j + 1) * self.block)
@@ -312,12 +390,19 @@ class LayerProblem:
             BLOCKS[form](
                 block,
                 [model.w[e] for e in entries],
-                float(shrinkage[j]),
-                float(price[j]),
+                self.term.single(j, self.groups),
                 [float(bounds[e]) for e in entries],
             )
 
         model.group = pyo.Block(model.J, rule=group)
+        prices = 0.0
+        if self.term.blocks is not None:
+            model.Z = pyo.RangeSet(0, len(self.term.block_price) - 1)
+            model.z = pyo.Var(model.Z, domain=pyo.Binary)
+            model.nested = pyo.Constraint(
+                model.J, rule=lambda m, j: m.group[j].y <= m.z[int(self.term.blocks[j])]
+            )
+            prices = sum(float(self.term.block_price[b]) * model.z[b] for b in model.Z)
         quadratic = sum(
             (0.5 if k == l else 1.0) * float(self.gram[k, l]) * model.w[k, n] * model.w[l, n]
             for n in model.N
@@ -326,15 +411,33 @@ class LayerProblem:
             if self.gram[k, l] != 0
         )
         linear = sum(float(self.cross[k, n]) * model.w[k, n] for k in model.K for n in model.N)
-        model.objective = pyo.Objective(
-            expr=quadratic - linear + self.constant + sum(model.group[j].cost for j in model.J)
-        )
+        costs = sum(model.group[j].cost for j in model.J)
+        model.objective = pyo.Objective(expr=quadratic - linear + self.constant + costs + prices)
         return model
+
+    def bounded(self) -> LayerProblem:
+        """The same problem, with a bound M wherever its perspective needs one.
+
+        Where φ grows only linearly, y·φ(w/y) is finite at y = 0: without a bound a removed group
+        need not be zero in the closed perspective. :meth:`valid_bounds` then gives M.
+
+        Raises
+        ------
+        InputError
+            If no bound follows from the loss and φ.
+        """
+        term = self.term
+        if term.superlinear or np.isfinite(term.bound).all() or term.blocks is not None:
+            return self
+        limit = self.by_group(self.big_m()).max(axis=1)
+        if not np.isfinite(limit).all():
+            raise InputError("no bound on the weights follows from the loss and φ: give a bound M")
+        return replace(self, term=term.bounded_by(limit))
 
     def big_m(self) -> np.ndarray:
         """Finite bounds for the big-M form, (D, O): M, or the valid ones from keeping all."""
         everything = np.ones(self.groups, bool)
-        upper = self.objective(self.refit(everything), everything)
+        upper = min(self.objective(self.refit(everything), everything), self.constant)
         return self.valid_bounds(upper)
 
     def write(self, path: str | Path, form: str = "perspective") -> None:
@@ -344,6 +447,8 @@ class LayerProblem:
             raise InputError(f"{path.name}: a model is written as .lp, .mps or .nl")
         if not path.parent.is_dir():
             raise InputError(f"there is no folder {path.parent} to write {path.name} in")
+        if path.suffix != ".nl" and self.term.ridge is None:
+            raise InputError(f"{path.name}: this φ is not quadratic: write the model as .nl")
         self.model(form).write(str(path), io_options={"symbolic_solver_labels": True})
         if path.suffix == ".lp":  # "x ^ 2" is read by some solvers, "x ^2" by all
             path.write_text(path.read_text().replace(" ^ 2", " ^2"))
@@ -359,6 +464,37 @@ class LayerProblem:
         from formulations import outer_approximation
 
         return outer_approximation.relax(self, form, **options)
+
+
+def _finite(bound: float) -> float | None:
+    return float(bound) if np.isfinite(bound) else None
+
+
+def _read_term(arrays: Mapping[str, np.ndarray]) -> Term:
+    from formulations.catalogue import square
+    from formulations.derive import derive
+
+    price, bound = arrays["cost"], arrays.get("bound", np.inf)
+    if "term" not in arrays:
+        return square(arrays["ridge"], price, bound)
+    try:
+        definition = json.loads(str(arrays["term"]))
+    except ValueError:
+        raise InputError("the array term is not JSON") from None
+    if not isinstance(definition, dict):
+        raise InputError("the array term is not a JSON object")
+    prefix = "parameter_"
+    parameters = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+    values = {name: float(np.ravel(value)[0]) for name, value in parameters.items()}
+    bounded = {} if np.isinf(bound).all() else {"bound": float(np.min(bound))}
+    if "blocks" in arrays:
+        bounded["block_price"] = float(np.ravel(arrays["block_price"])[0])
+    derivation = derive(**definition, **values, **bounded)
+    if "blocks" in arrays:
+        return derivation.nested(
+            arrays["blocks"], arrays["block_price"], price, arrays["ridge"], **parameters
+        )
+    return derivation.term(price, bound, arrays["ridge"], **parameters)
 
 
 def minimise_in_box(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import highspy
 import numpy as np
 
+from formulations.terms import Term
+
 # Tighter than HiGHS's defaults, because the answers are used as certificates.
 FEASIBILITY = 1e-9
 # Cuts in the pool above which the slack ones are dropped.
@@ -20,31 +22,46 @@ class Stopped(Exception):
 
 
 class Master:
-    """min η + c·y over the cuts, a linear program in HiGHS. Columns: y (G), then η.
+    """min η + c·y + C·z over the cuts, a linear program in HiGHS.
 
-    The objective is divided by the mean price, so that HiGHS's absolute tolerances mean the same
-    for every problem.
+    Columns: y (G), η, then z (B) of the blocks where indicators are nested, with y_j ≤ z. The
+    objective is divided by the mean price, so that HiGHS's absolute tolerances mean the same for
+    every problem.
+
+    Parameters
+    ----------
+    term : Term
+    groups : int
     """
 
-    def __init__(self, price: np.ndarray):
-        self.groups, self.price, self.unit = len(price), price, float(price.mean())
-        self.columns = np.arange(self.groups + 1, dtype=np.int32)
+    def __init__(self, term: Term, groups: int):
+        self.groups, self.term = groups, term
+        self.price = np.broadcast_to(term.price, (groups,))
+        self.unit = float(self.price.mean())
+        self.columns = np.arange(groups + 1, dtype=np.int32)
         self.highs = highspy.Highs()
         self.highs.silent()
         self.highs.setOptionValue("primal_feasibility_tolerance", FEASIBILITY)
         self.highs.setOptionValue("dual_feasibility_tolerance", FEASIBILITY)
         self.highs.HandleUserInterrupt = True
-        total = self.groups + 1
+        block_price = np.zeros(0) if term.blocks is None else term.block_price
+        free = highspy.kHighsInf
+        total, blocks = groups + 1 + len(block_price), len(block_price)
         self.highs.addCols(
             total,
-            np.append(price / self.unit, 1.0),
-            np.append(np.zeros(self.groups), -highspy.kHighsInf),
-            np.append(np.ones(self.groups), highspy.kHighsInf),
+            np.concatenate([self.price / self.unit, [1.0], block_price / self.unit]),
+            np.concatenate([np.zeros(groups), [-free], np.zeros(blocks)]),
+            np.concatenate([np.ones(groups), [free], np.ones(blocks)]),
             0,
             np.zeros(total, np.int32),
             np.zeros(0, np.int32),
             np.zeros(0),
         )
+        if blocks:
+            for group, block in enumerate(term.blocks):
+                columns = np.array([groups + 1 + block, group], np.int32)
+                self.highs.addRow(0, free, 2, columns, np.array([1.0, -1.0]))
+        self.fixed = self.highs.getNumRow()
 
     def set_box(self, lower: np.ndarray, upper: np.ndarray):
         """Bounds of y."""
@@ -63,7 +80,7 @@ class Master:
     def last_value(self, y: np.ndarray) -> float:
         """The lower bound of the newest cut at y, prices included."""
         constant, slope = self._last
-        return constant + slope @ y + self.price @ y
+        return constant + slope @ y + self.term.prices(y)
 
     def run(self, seconds: float) -> tuple[np.ndarray, float]:
         """Solve within so many seconds: (y, value). On Ctrl-C cancel and raise."""
@@ -89,5 +106,6 @@ class Master:
 
     def _drop_slack_cuts(self):
         basic = highspy.HighsBasisStatus.kBasic
-        rows = [i for i, s in enumerate(self.highs.getBasis().row_status) if s == basic]
+        status = self.highs.getBasis().row_status
+        rows = [i for i, s in enumerate(status) if s == basic and i >= self.fixed]
         self.highs.deleteRows(len(rows), np.array(rows, np.int32))

@@ -6,8 +6,8 @@ indicators y ∈ [0, 1]^G the best weights leave a convex function of y alone,
     f(y) = min_W  ½⟨W, G W⟩ − ⟨B, W⟩ + c₀ + Σ_j y_j φ(W_j / y_j),    |W| ≤ M y     (perspective)
     f(y) = min_W  ½⟨W, G W⟩ − ⟨B, W⟩ + c₀ + Σ_j φ(W_j),             |W| ≤ M y     (big-M)
 
-which agree at binary y and differ between. Every V ∈ R^{D×O}, with v = B − G·V, gives a valid
-linear under-estimator by Fenchel duality,
+which agree at binary y and differ between; with an extraction, G stands for G − 2δI. Every
+V ∈ R^{D×O}, with v = B − G·V, gives a valid linear under-estimator by Fenchel duality,
 
     f(y) ≥ −½⟨V, G V⟩ + c₀ − Σ_j y_j φ_B*(v_j)                                    (perspective)
 
@@ -31,10 +31,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from formulations import search
 from formulations.errors import InputError
-from formulations.layer import LayerProblem, minimise_in_box
+from formulations.layer import LayerProblem
 from formulations.master import FEASIBILITY, Master, Stopped
 from formulations.solution import Solution, relative_gap
+from formulations.terms import Partition
 
 _FORMS = ("perspective", "big-m")
 _ROUNDS = 100_000
@@ -154,17 +156,18 @@ class _Loop:
             raise InputError(f"the time limit must be positive: it is {time_limit:g}")
         self.start, self.limit = time.perf_counter(), time_limit
         self.tolerance = tolerance
-        self.problem, self.form, self.nodes = problem, form, 0
-        self.price = np.broadcast_to(problem.term.price, (problem.groups,))
+        self.problem = problem = problem.bounded()
+        self.form, self.nodes = form, 0
+        self.partition = Partition(np.full(problem.groups, problem.block * problem.outputs))
         self.incumbent = self._evaluate(np.zeros(problem.groups, bool))
         everything = np.ones(problem.groups, bool)
         self._offer(everything)
-        self.big_m = (
-            problem.valid_bounds(self.incumbent.objective)
-            if form == "big-m"
-            else problem.per_row(problem.term.bound)[:, None] * np.ones_like(problem.cross)
-        )
-        self.master = Master(self.price)
+        if form == "big-m":
+            self.big_m = problem.valid_bounds(self.incumbent.objective)
+            if not np.isfinite(self.big_m).all():
+                raise InputError("the big-M form needs a bound M: none follows from loss and φ")
+        self.price = np.broadcast_to(problem.term.price, (problem.groups,))
+        self.master = Master(problem.term, problem.groups)
         weights = self.cut(everything.astype(float))
         # one cut bounds the relaxation in closed form, before any linear program
         constant, slope = self.under_estimator(weights, everything.astype(float))
@@ -292,34 +295,25 @@ class _Loop:
 
     def _inner(self, y: np.ndarray) -> np.ndarray:
         """W minimising the inner problem at y, (D, O)."""
-        problem = self.problem
-        weights = np.zeros_like(problem.cross)
-        alive = problem.rows(y > 1e-9)
-        if not alive.any():
-            return weights
-        lanes = problem.per_row(y)[alive]
-        ridge = 2 * problem.per_row(problem.term.shrinkage)[alive]
-        hessian = problem.gram[np.ix_(alive, alive)].copy()
-        hessian[np.diag_indices_from(hessian)] += (
-            ridge / lanes if self.form == "perspective" else ridge
-        )
-        bound = self.big_m[alive] * lanes[:, None]
-        weights[alive] = minimise_in_box(hessian, problem.cross[alive], bound, self.check_clock)
-        return weights
+        limit = None
+        if self.form == "big-m":
+            limit = self.big_m * self.problem.per_row(y)[:, None]
+        return self.problem.best_weights(y, limit=limit, pause=self.check_clock)
 
     def under_estimator(self, weights: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:
         """(constant, slope) with f(y') ≥ constant + slope·y' for every y'; tight at y if V is."""
         problem = self.problem
-        image = problem.gram @ weights
+        image = problem.curvature @ weights
         v = problem.cross - image
         constant = problem.constant - 0.5 * float(np.vdot(weights, image))
         if self.form == "perspective":
             return constant, -problem.term.shrinkage_conjugate(problem.by_group(v))
-        a = problem.per_row(problem.term.shrinkage)[:, None]
-        size, box = np.abs(v), self.big_m * problem.per_row(y)[:, None]
-        best = np.minimum(size / (2 * a), box)
-        supremum = problem.by_group(size * best - a * best**2).sum(axis=1)
-        slope = problem.by_group(self.big_m * np.maximum(0.0, size - 2 * a * box)).sum(axis=1)
+        box = self.big_m * problem.per_row(y)[:, None]
+        supremum, multiplier = search.maximiser(
+            problem.term.take(np.ones(problem.groups, bool)),
+            *(np.abs(v).ravel(), box.ravel(), self.partition.layout),
+        )
+        slope = self.partition.sum(self.big_m.ravel() * multiplier)
         return constant - float((supremum - slope * y).sum()), -slope
 
     def relaxed_indicator(self, weights: np.ndarray) -> np.ndarray:
@@ -332,11 +326,10 @@ class _Loop:
 
     def relaxed_value(self, weights: np.ndarray, y: np.ndarray) -> float:
         """Objective of the continuous relaxation at weights and indicators."""
-        square = (self.problem.by_group(weights) ** 2).sum(axis=1) * self.problem.term.shrinkage
-        if self.form == "perspective":
-            alive = square > 0
-            square[alive] /= y[alive]
-        return self.problem.loss(weights) + float(square.sum() + self.price @ y)
+        term, groups = self.problem.term, self.problem.by_group(weights)
+        perspective = self.form == "perspective"
+        shrinkage = term.perspective(groups, y) if perspective else term.shrinkage(groups)
+        return self.problem.loss(weights) + float(shrinkage.sum()) + term.prices(y)
 
     def _evaluate(self, support: np.ndarray) -> _Incumbent:
         weights = self.problem.refit(support, self.check_clock)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +17,18 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from formulations.catalogue import find, square
+from formulations.descent import accelerated
 from formulations.errors import InputError
 from formulations.layer import LayerProblem
 from formulations.solution import Solution, relative_gap
-from formulations.terms import Square
+from formulations.terms import Term
 from mipprune import checkpoint
 from mipprune.config import CompareConfig
 from mipprune.groups import Member
 from mipprune.penalties import GroupPenalty
 
 _LASSO_STEPS = 60
-_ITERATIONS = 50_000
 
 
 def load_problem(source: str, config: CompareConfig) -> LayerProblem:
@@ -52,7 +54,9 @@ def load_problem(source: str, config: CompareConfig) -> LayerProblem:
         return generate(config)
     if rest.endswith(".npz"):
         problem = LayerProblem.load(rest)
-        return problem if config.price is config.ridge is None else _repriced(problem, config)
+        if config.price is config.ridge is config.term is None:
+            return problem
+        return _repriced(problem, config, keep=True)
     folder, colon, layer = rest.rpartition(":")
     if not colon:
         raise InputError(f"name the layer too: layer:{rest}:LAYER")
@@ -69,7 +73,7 @@ def generate(config: CompareConfig) -> LayerProblem:
         inputs[:, k] = config.correlation * inputs[:, k - 1] + fresh * inputs[:, k]
     weights = generator.standard_normal((groups, outputs))
     weights[generator.permutation(groups)[: groups // 2]] *= 0.2
-    problem = LayerProblem.from_data(inputs, inputs @ weights, Square(1.0, 1.0))
+    problem = LayerProblem.from_data(inputs, inputs @ weights, square(1.0, 1.0))
     return _repriced(problem, config)
 
 
@@ -108,20 +112,40 @@ def from_checkpoint(folder: Path, layer: str, config: CompareConfig) -> LayerPro
     inputs = inputs.double().numpy()
     weights = module.weight.detach().double().flatten(1).numpy().T
     block = int(np.prod(module.weight.shape[2:], dtype=int))
-    problem = LayerProblem.from_data(inputs, inputs @ weights, Square(1.0, 1.0), block)
+    problem = LayerProblem.from_data(inputs, inputs @ weights, square(1.0, 1.0), block)
     return _repriced(problem, config)
 
 
-def _repriced(problem: LayerProblem, config: CompareConfig) -> LayerProblem:
-    """Price and ridge by the configuration's shares of c₀ and of G's mean diagonal."""
-    price = config.price or 0.01
-    ridge = config.ridge or 0.05
-    term = Square(
-        ridge * float(np.trace(problem.gram)) / len(problem.gram),
-        price * problem.constant,
-        problem.term.bound,
-    )
+def _repriced(problem: LayerProblem, config: CompareConfig, keep: bool = False) -> LayerProblem:
+    """Price and ridge by the configuration's shares of c₀ and of G's mean diagonal, and its term.
+
+    With ``keep``, what the configuration does not say stays as the problem has it.
+    """
+    price, ridge = config.price or 0.01, config.ridge or 0.05
+    ridge = ridge * float(np.trace(problem.gram)) / len(problem.gram)
+    price = price * problem.constant
+    own = problem.term
+    if keep and config.ridge is None:
+        ridge = own.weight
+    if keep and config.price is None:
+        price = own.price
+    term = _term(config, problem.groups, price, ridge, own) if config.term else None
+    if term is None:
+        term = replace(own, price=price, weight=ridge)
     return LayerProblem(problem.gram, problem.cross, problem.constant, term, problem.block)
+
+
+def _term(config: CompareConfig, groups: int, price, ridge, own: Term) -> Term:
+    """The configured term: its φ times the ridge, its c (and C) times the price."""
+    derivation = find(config.term)
+    if derivation.block_price is None:
+        bound = derivation.bound if derivation.bounded else own.bound
+        return derivation.term(derivation.price * price, bound, ridge)
+    if groups % config.blocks:
+        raise InputError(f"blocks={config.blocks} does not divide the {groups} groups")
+    blocks = np.repeat(np.arange(config.blocks), groups // config.blocks)
+    unit = float(np.mean(price))
+    return derivation.nested(blocks, derivation.block_price * unit, derivation.price * price, ridge)
 
 
 def compare(
@@ -147,6 +171,7 @@ def compare(
         else to the exact row's, ``kept``, ``support`` (indices), ``agreement`` (share of groups
         decided as in the exact row), ``seconds``, ``nodes``, ``status``.
     """
+    problem = problem.bounded()
     limits = {"time_limit": config.time_limit}
     report("exact")
     exact = problem.solve(tolerance=config.tolerance, **limits)
@@ -210,18 +235,22 @@ def train_spr(problem: LayerProblem, time_limit: float) -> tuple[np.ndarray, dic
     """
     weight = nn.Parameter(torch.zeros(problem.cross.shape, dtype=torch.float64))
     owner = np.repeat(np.arange(problem.groups), problem.block)
+    members = [Member("weight", 0, owner, "producer")]
+    # the extraction is in the loss's curvature here, as in the MIP
+    term = problem.term.without_extraction()
+    penalty = GroupPenalty({"weight": weight}, members, problem.groups, term)
+    curvature, cross = torch.from_numpy(problem.curvature), torch.from_numpy(problem.cross)
+    step = _step(problem)
 
-    def tensor(value):
-        return torch.from_numpy(np.broadcast_to(value, (problem.groups,)).copy())
+    def prox(point: torch.Tensor) -> torch.Tensor:
+        weight.copy_(point)
+        penalty.prox_(step)
+        return weight.clone()
 
-    own = problem.term
-    penalty = GroupPenalty(
-        {"weight": weight},
-        [Member("weight", 0, owner, "producer")],
-        problem.groups,
-        Square(tensor(own.shrinkage), tensor(own.price), tensor(own.bound)),
-    )
-    proximal_gradient(problem, weight, penalty.prox_, time_limit)
+    with torch.no_grad():
+        weight.copy_(
+            _until(time_limit, lambda w: curvature @ w - cross, prox, torch.zeros_like(cross), step)
+        )
     solution = weight.detach().numpy()
     value = problem.relaxed_objective(solution)
     bound = problem.dual_bound(solution)
@@ -233,61 +262,57 @@ def train_spr(problem: LayerProblem, time_limit: float) -> tuple[np.ndarray, dic
     }
 
 
-def proximal_gradient(
-    problem: LayerProblem,
-    weight: nn.Parameter,
-    prox_: Callable[[float], None],
-    time_limit: float,
-    tolerance: float = 1e-10,
-) -> None:
-    """Minimise the layer loss plus a penalty, given its proximal step on ``weight``, in place.
+def _step(problem: LayerProblem) -> float:
+    return 1 / max(float(np.linalg.eigvalsh(problem.curvature)[-1]), 1e-300)
 
-    Stops when a step moves the weights by less than ``tolerance`` relative, or at the time limit.
-    """
-    gram, cross = torch.from_numpy(problem.gram), torch.from_numpy(problem.cross)
-    step = 1 / float(torch.linalg.eigvalsh(gram)[-1])
-    start = time.perf_counter()
-    ahead, momentum = weight.detach().clone(), 1.0
-    with torch.no_grad():
-        for _ in range(_ITERATIONS):
-            before = weight.clone()
-            weight.copy_(ahead - step * (gram @ ahead - cross))
-            prox_(step)
-            move = weight - before
-            # the momentum points uphill: start it anew
-            if float(((ahead - weight) * move).sum()) > 0:
-                momentum = 1.0
-            following = (1 + (1 + 4 * momentum**2) ** 0.5) / 2
-            ahead = weight + (momentum - 1) / following * move
-            momentum = following
-            done = float(move.norm()) <= tolerance * max(float(weight.norm()), 1e-12)
-            if done or time.perf_counter() - start > time_limit:
-                return
+
+def _until(time_limit: float, gradient, prox, start, step: float, tolerance: float = 1e-10):
+    """Accelerated descent that ends, where it is, when the time is over."""
+    end = time.perf_counter() + time_limit
+    last = start
+
+    def remembering(point):
+        nonlocal last
+        last = prox(point)
+        return last
+
+    def pause():
+        if time.perf_counter() > end:
+            raise TimeoutError
+
+    try:
+        return accelerated(gradient, remembering, start, step, tolerance=tolerance, pause=pause)
+    except TimeoutError:
+        return last
 
 
 def group_lasso(problem: LayerProblem, time_limit: float) -> tuple[np.ndarray, dict[str, Any]]:
-    """Group lasso with the same ridge, over a path of weights; the best support after refit."""
-    weight = nn.Parameter(torch.zeros(problem.cross.shape, dtype=torch.float64))
-    ridge = torch.from_numpy(problem.per_row(problem.term.shrinkage))[:, None]
+    """Group lasso with the same φ, over a path of weights; the best support after refit."""
+    term, step = problem.term, _step(problem)
     largest = float(np.linalg.norm(problem.by_group(problem.cross), axis=1).max())
     best = _Best(problem)
+    weights = np.zeros_like(problem.cross)
     for strength in largest * np.geomspace(1, 1e-4, _LASSO_STEPS):
 
-        def prox_(step, strength=strength):
-            # of strength·‖w‖ + a‖w‖²: shrink the norm, then the ridge
-            blocks = weight.view(problem.groups, -1)
-            norm = blocks.norm(dim=1, keepdim=True)
-            blocks.mul_(torch.clamp(1 - step * strength / norm.clamp(min=1e-300), min=0))
-            weight.div_(1 + 2 * step * ridge)
+        def prox(point, strength=strength):
+            # of strength·‖w‖₂ + φ(w): shrink the norm, then φ (both act along w)
+            groups = problem.by_group(point)
+            norm = np.linalg.norm(groups, axis=1, keepdims=True)
+            shrunk = groups * np.maximum(1 - step * strength / np.maximum(norm, 1e-300), 0)
+            return term.shrinkage_prox(shrunk, step).reshape(point.shape)
 
-        proximal_gradient(problem, weight, prox_, time_limit / _LASSO_STEPS, 1e-7)
-        best.offer(problem.by_group(weight.detach().numpy()).any(axis=1))
+        weights = _until(
+            time_limit / _LASSO_STEPS,
+            *(lambda w: problem.curvature @ w - problem.cross, prox, weights, step, 1e-7),
+        )
+        best.offer(problem.by_group(weights).any(axis=1))
     return best.support, {}
 
 
 def magnitude(problem: LayerProblem, time_limit: float) -> tuple[np.ndarray, dict[str, Any]]:
-    """Largest ‖W_j‖ of the dense ridge solution; the best number of them after refit."""
-    norms = np.linalg.norm(problem.by_group(problem.refit_unbounded), axis=1)
+    """Largest ‖W_j‖ of the dense solution; the best number of them after refit."""
+    dense = problem.refit(np.ones(problem.groups, bool))
+    norms = np.linalg.norm(problem.by_group(dense), axis=1)
     order = np.argsort(-norms)
     best = _Best(problem)
     for count in range(problem.groups + 1):

@@ -43,9 +43,14 @@ class ModelConfig(Section):
 
 
 class SprConfig(Section):
-    """Structured Perspective Regularization: a = λα, c = λ(1−α)u, |w| ≤ M (math: section 1)."""
+    """Structured Perspective Regularization, λ·[α·φ(w) + (1−α)·u·c·y], |w| ≤ M·y."""
 
     name: Literal["spr"] = "spr"
+    term: str = Field(
+        "square",
+        description="φ and c: a name of `mipprune derive --list`, FILE.py:NAME with a derivation, "
+        "or an expression in r such as r**3; the square is SPR itself",
+    )
     lam: float = Field(0.01, gt=0, description="λ, weight of the regularizer at the start")
     alpha: float = Field(0.1, gt=0, lt=1, description="α, share of the shrinkage")
     weights: Literal["scales", "all"] = Field(
@@ -55,7 +60,10 @@ class SprConfig(Section):
     )
     unit: Literal["macs", "params"] = Field("macs", description="what u counts; its mean is 1")
     bound: float | None = Field(
-        4.0, gt=0, description="M as a multiple of the layer's initial max |w|; null: no bound"
+        4.0,
+        gt=0,
+        description="M as a multiple of the layer's initial max |w|; null: no bound. "
+        "A term's own bound comes first",
     )
     step: Literal["proximal", "gradient"] = Field(
         "proximal", description="proximal step (exact zeros) or gradient added after backward"
@@ -137,6 +145,14 @@ class CompareConfig(Section):
     )
     ridge: float | None = Field(
         None, gt=0, description="shrinkage a as a share of G's mean diagonal (otherwise 0.05)"
+    )
+    term: str | None = Field(
+        None,
+        description="another φ and c, to be weighted with the problem's ridge and price: a name of "
+        "`mipprune derive --list`, FILE.py:NAME with a derivation, or an expression in r",
+    )
+    blocks: int = Field(
+        4, ge=1, description="term with nested indicators: number of equal, consecutive blocks"
     )
     groups: int = Field(20, ge=1, description="generated: number of input groups")
     outputs: int = Field(2, ge=1, description="generated: number of outputs")

@@ -1,9 +1,10 @@
 """Structured Perspective Regularization (Cacciola, Frangioni, Li & Lodi 2022, arXiv 2206.14056).
 
-Every group of the network pays the projected perspective h of its pruning term (formulations.terms)
-with a = λα, c = λ(1−α)u_j, u_j the group's own MACs or parameters, mean 1. The keep-score y*(w_j)
-ranks the groups. With a budget, λ is raised until the groups above the threshold cost no more than
-the budget, and the ranking then meets it exactly.
+Every group of the network pays the projected perspective h of its pruning term
+λ·[α·φ(w) + (1−α)·u_j·c·y], u_j the group's own MACs or parameters, mean 1. φ and c are those of a
+derivation (formulations.derive): SPR's own is φ = ‖w‖², c = 1, and any other trains the same way.
+The keep-score y*(w_j) ranks the groups. With a budget, λ is raised until the groups above the
+threshold cost no more than the budget, and the ranking then meets it exactly.
 """
 
 from __future__ import annotations
@@ -14,7 +15,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from formulations.terms import Square
+from formulations.catalogue import find
+from formulations.derive import Derivation
+from formulations.errors import InputError
+from formulations.terms import Term
 from mipprune.config import SprConfig
 from mipprune.cost import Cost
 from mipprune.groups import Groups, Member
@@ -37,7 +41,7 @@ class Spr:
     Raises
     ------
     InputError
-        If the budget cannot be met by this network.
+        If the budget cannot be met by this network, or the term cannot be used.
     """
 
     def __init__(
@@ -52,26 +56,45 @@ class Spr:
         parameters = dict(network.named_parameters())
         size = cost.marginal(config.unit)
         members = groups.scales() if config.weights == "scales" else groups.producers()
-        largest = _initial_peaks(parameters, members, groups.count)
+        derivation = find(config.term)
+        bound = self._bound(derivation, parameters, members)
         self.bounds = {
-            name: float(largest[group[group >= 0]].max()) * (config.bound or float("inf"))
-            for name, group in groups.layers.items()
+            name: float(bound[group[group >= 0]].max()) for name, group in groups.layers.items()
         }
-        bound = largest * config.bound if config.bound else np.full(groups.count, np.inf)
-        like = next(iter(parameters.values()))
         # at λ = 1; `lam` scales it
-        unit = Square.spr(1.0, config.alpha, size / size.mean(), bound)
-        self._unit = Square(
-            *(
-                torch.as_tensor(v, dtype=like.dtype, device=like.device)
-                for v in (unit.shrinkage, unit.price, unit.bound)
-            )
-        )
+        self._unit = self._term(derivation, size / size.mean(), bound)
+        like = next(iter(parameters.values()))
         self.lam, self.done = config.lam, False
         self.penalty = GroupPenalty(parameters, members, groups.count, self._unit.scaled(self.lam))
         self._outside = torch.zeros((), dtype=torch.int64, device=like.device)
         if budget is not None:
             self.select()  # an unreachable budget is an error before training, not after
+
+    def _bound(self, derivation: Derivation, parameters, members: list[Member]) -> np.ndarray:
+        """M of every group: the term's own, or a multiple of the layer's initial max |w|."""
+        if derivation.bounded or derivation.block_price or not self.config.bound:
+            return np.full(self.groups.count, derivation.bound)
+        peaks = _initial_peaks(parameters, members, self.groups.count, derivation.ball)
+        return peaks * self.config.bound
+
+    def _term(self, derivation: Derivation, size: np.ndarray, bound: np.ndarray) -> Term:
+        """λ = 1: α·φ and (1 − α)·u·c; with nested indicators every layer is a block."""
+        alpha = self.config.alpha
+        price = derivation.price * (1 - alpha) * size
+        if derivation.block_price:
+            blocks = np.zeros(self.groups.count, int)
+            for number, group in enumerate(self.groups.layers.values()):
+                blocks[group[group >= 0]] = number
+            _, blocks = np.unique(blocks, return_inverse=True)
+            block_price = derivation.block_price * (1 - alpha)
+            return derivation.nested(blocks, block_price, price, alpha)
+        term = derivation.term(price, bound, alpha)
+        if np.isinf(np.minimum(term.radius, term.bound)).any():
+            raise InputError(
+                f"method.term={self.config.term}: φ grows too slowly to pay for every group, whose "
+                "keep-score would be 0 whatever its weights: lower the price, or give method.bound"
+            )
+        return term
 
     def after_backward(self) -> None:
         """Add the gradient of h, where the configuration asks for gradient steps."""
@@ -126,15 +149,16 @@ class Spr:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore :meth:`state_dict`."""
-        bound = torch.as_tensor(state["bound"]).to(self._unit.bound)
-        self._unit = Square(self._unit.shrinkage, self._unit.price, bound)
+        if self._unit.blocks is None:
+            self._unit = self._unit.bounded_by(np.array(state["bound"]))
         self.bounds = state["bounds"]
         self.done = state["done"]
         self._set_lam(state["lam"])
 
     def _set_lam(self, lam: float) -> None:
         self.lam = lam
-        self.penalty.term = self._unit.scaled(lam)
+        like = self.penalty.term.price
+        self.penalty.term = self._unit.scaled(lam).to(like)
 
     def _scores(self) -> np.ndarray:
         """Keep-scores, not cut at 1, so that they rank the kept groups too."""
@@ -144,11 +168,16 @@ class Spr:
         return self.cost.remove_below(self._scores(), self.config.threshold)
 
 
-def _initial_peaks(parameters, members: list[Member], count: int) -> np.ndarray:
-    """Largest initial |w| over the layers that a group's members belong to, (groups,)."""
+def _initial_peaks(parameters, members: list[Member], count: int, ball: bool) -> np.ndarray:
+    """Largest initial |w| over the layers that a group's members belong to, (groups,).
+
+    For a ball the largest initial ‖w‖₂ of a row stands for |w|.
+    """
     peak = np.zeros(count)
     for member in members:
         owners = member.group[member.group >= 0]
-        largest = float(parameters[member.tensor].detach().abs().max())
+        weights = parameters[member.tensor].detach().double().movedim(member.axis, 0)
+        rows = weights.reshape(len(member.group), -1)
+        largest = float(rows.norm(dim=1).max() if ball else rows.abs().max())
         peak[owners] = np.maximum(peak[owners], largest)
     return peak

@@ -1,8 +1,10 @@
 """A term over all groups of a network at once.
 
-:class:`GroupPenalty` evaluates a :class:`formulations.terms.Square` on the producers of every group
-with a few tensor operations a parameter. It never builds an autograd graph: its gradient is added
-to ``parameter.grad`` after the backward pass, or its proximal operator is applied after the step.
+:class:`GroupPenalty` evaluates any :class:`formulations.terms.Term` on the members of every group
+with a few tensor operations a parameter; the term's formulas are generated from its derivation. It
+never builds an autograd graph: its gradient is added to ``parameter.grad`` after the backward pass,
+or its proximal operator is applied after the step. Statistics of half-precision weights are kept in
+float32.
 """
 
 from __future__ import annotations
@@ -12,7 +14,8 @@ from dataclasses import dataclass
 
 import torch
 
-from formulations.terms import Square, bounded_prox_indicator
+from formulations.search import Layout
+from formulations.terms import Term
 from mipprune.groups import Member
 
 
@@ -32,7 +35,7 @@ class _Rows:
         """(groups + 1,) numbers to a tensor that broadcasts against the parameter."""
         shape = [1] * self.parameter.dim()
         shape[self.axis] = -1
-        return values[self.group].view(shape)
+        return values[self.group].view(shape).to(self.parameter.dtype)
 
 
 class GroupPenalty:
@@ -47,8 +50,13 @@ class GroupPenalty:
         slices of all its members together. Indices with group −1 are left alone.
     count : int
         Number of groups.
-    term : Square
-        Its parameters are tensors of shape (count,) on the parameters' device and of their type.
+    term : Term
+        Of these groups, as NumPy numbers or for tensors; see :attr:`term`.
+
+    Attributes
+    ----------
+    term : Term
+        The same for tensors on the parameters' device.
     """
 
     def __init__(
@@ -56,9 +64,9 @@ class GroupPenalty:
         parameters: Mapping[str, torch.Tensor],
         members: Sequence[Member],
         count: int,
-        term: Square,
+        term: Term,
     ):
-        self.count, self.term = count, term
+        self.count = count
         self._rows = []
         for member in members:
             parameter = parameters[member.tensor]
@@ -67,18 +75,24 @@ class GroupPenalty:
             self._rows.append(
                 _Rows(parameter, member.axis, torch.where(group < 0, count, group).long())
             )
-        self._bounded = bool(torch.isfinite(term.bound).any())
+        first = self._rows[0].parameter
+        self._dtype = torch.promote_types(first.dtype, torch.float32)
+        self.term = term.to(torch.zeros(0, dtype=self._dtype, device=first.device))
+        self._bounded = bool(torch.isfinite(self.term.bound).any())
+        self._order = term.profile.order
 
     def norms(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """s = ‖w_j‖₂ and m = ‖w_j‖∞ of every group, each (count,)."""
-        first = self._rows[0].parameter
-        square = torch.zeros(self.count + 1, dtype=first.dtype, device=first.device)
-        peak = torch.zeros_like(square)
+        """Norm ‖w_j‖_p and peak (‖w_j‖∞, or ‖w_j‖₂ for a ball) of every group, each (count,)."""
+        device, order = self._rows[0].parameter.device, self._order
+        power = torch.zeros(self.count + 1, dtype=self._dtype, device=device)
+        peak = torch.zeros_like(power)
         for rows in self._rows:
-            flat = rows.rows(rows.parameter.detach())
-            square.index_add_(0, rows.group, flat.square().sum(1))
+            flat = rows.rows(rows.parameter.detach()).to(self._dtype)
+            raised = flat.square() if order == 2 else flat.abs().pow(order)
+            power.index_add_(0, rows.group, raised.sum(1))
             peak.scatter_reduce_(0, rows.group, flat.abs().amax(1), "amax")
-        return square[:-1].sqrt(), peak[:-1]
+        norm = power[:-1].sqrt() if order == 2 else power[:-1].pow(1 / order)
+        return norm, norm if self.term.profile.ball else peak[:-1]
 
     def value(self) -> torch.Tensor:
         """Σ_j h(w_j), a scalar tensor."""
@@ -94,7 +108,10 @@ class GroupPenalty:
         norm, peak = self.norms()
         radial, axial = map(_with_zero, self.term.slopes(norm, peak))
         for rows in self._rows:
-            rows.parameter.grad.addcmul_(rows.parameter, rows.spread(radial))
+            along = rows.parameter
+            if self._order != 2:
+                along = along.sign() * along.abs().pow(self._order - 1)
+            rows.parameter.grad.addcmul_(along, rows.spread(radial))
         if not self._bounded or not bool((axial != 0).any()):
             return
         # −1 never equals a magnitude: no peak is looked for in ungrouped rows
@@ -111,28 +128,34 @@ class GroupPenalty:
     @torch.no_grad()
     def prox_(self, step: float) -> None:
         """Replace every group by prox_{step·h} of it: exact zeros, and weights inside the box."""
-        norm, peak = self.norms()
-        y = self.term.prox_indicator(norm, peak, step)
-        active = torch.isnan(y)
-        if self._bounded and bool(active.any()):
-            y = torch.where(active, self._bounded_indicator(active, step), y)
-        shift = 2 * step * self.term.shrinkage
-        scale = _with_zero(y / (y + shift))
-        scale[-1] = 1
+        factor = self.term.shrinking(*self.norms(), step)
+        searched = torch.isnan(factor)
+        simple = bool(self._order == 2) and not self._bounded
+        if not simple and bool(searched.any()):
+            self._search_prox(searched, step)
+            factor = torch.where(searched, torch.ones_like(factor), factor)
+        factor = _with_zero(factor)
+        factor[-1] = 1
         for rows in self._rows:
-            rows.parameter.mul_(rows.spread(scale))
-        if self._bounded:
-            self._clip_to(self.term.box(y))
+            rows.parameter.mul_(rows.spread(factor))
+        if self._bounded and not self.term.profile.ball:  # rounding
+            self._clip()
 
     @torch.no_grad()
     def project_(self) -> torch.Tensor:
-        """Project onto the box |w| ≤ M; the number of groups that were outside, a scalar tensor."""
+        """Project onto the bound; the number of groups that were outside, a scalar tensor."""
         if not self._bounded:
             return torch.zeros((), dtype=torch.int64)
         _, peak = self.norms()
-        outside = (peak > self.term.bound).sum()
-        self._clip_to(self.term.bound)
-        return outside
+        outside = peak > self.term.bound
+        if self.term.profile.ball:
+            factor = _with_zero(torch.where(outside, self.term.bound / peak, 1.0))
+            factor[-1] = 1
+            for rows in self._rows:
+                rows.parameter.mul_(rows.spread(factor))
+        else:
+            self._clip()
+        return outside.sum()
 
     def regimes(self) -> dict[str, float]:
         """Share of the groups on each piece of h: free, bound, kept; and of those at zero."""
@@ -144,36 +167,41 @@ class GroupPenalty:
         }
         return {**shares, "zero": float((norm == 0).float().mean())}
 
-    def _clip_to(self, bound: torch.Tensor) -> None:
+    def _clip(self) -> None:
+        bound = self.term.bound.expand(self.count)
         bound = torch.cat([bound, bound.new_full((1,), float("inf"))])
         for rows in self._rows:
             limit = rows.spread(bound).expand_as(rows.parameter)
             torch.clamp(rows.parameter, -limit, limit, out=rows.parameter.data)
 
-    def _bounded_indicator(self, active: torch.Tensor, step: float) -> torch.Tensor:
-        """y of the groups whose bound is active in the prox, from their weights gathered flat."""
-        chosen = torch.full((self.count + 1,), -1, device=active.device)
-        chosen[:-1][active] = torch.arange(int(active.sum()), device=active.device)
-        magnitudes, owners = [], []
-        for rows in self._rows:
-            owner = chosen[rows.group]
-            inside = owner >= 0
-            flat = rows.rows(rows.parameter.detach())[inside]
-            magnitudes.append(flat.abs().flatten())
-            owners.append(owner[inside].repeat_interleave(flat.shape[1]))
-        magnitude, owner = torch.cat(magnitudes), torch.cat(owners)
-        term = Square(*(p[active] for p in (self.term.shrinkage, self.term.price, self.term.bound)))
-        count = int(active.sum())
-        y = bounded_prox_indicator(
-            term,
-            magnitude,
-            step,
-            lambda x: x.new_zeros(count).index_add_(0, owner, x),
-            lambda x: x[owner],
+    def _search_prox(self, searched: torch.Tensor, step: float) -> None:
+        """The proximal step of the groups that need a search, on their weights gathered flat."""
+        count = int(searched.sum())
+        place = torch.full((self.count + 1,), -1, device=searched.device)
+        place[:-1][searched] = torch.arange(count, device=searched.device)
+        inside = [place[rows.group] >= 0 for rows in self._rows]
+        parts = [
+            rows.rows(rows.parameter.detach())[mask]
+            for rows, mask in zip(self._rows, inside, strict=True)
+        ]
+        owner = torch.cat(
+            [
+                place[rows.group][mask].repeat_interleave(part.shape[1])
+                for rows, mask, part in zip(self._rows, inside, parts, strict=True)
+            ]
         )
-        result = torch.zeros(self.count, dtype=y.dtype, device=y.device)
-        result[active] = y
-        return result
+        layout = Layout(
+            lambda x: x.new_zeros(count).index_add_(0, owner, x),
+            lambda x: x.new_zeros(count).scatter_reduce_(0, owner, x, "amax"),
+            lambda x: x.expand(count)[owner],
+        )
+        size = torch.cat([part.abs().flatten() for part in parts]).to(self._dtype)
+        found = self.term.take(searched).prox_by_search(size, step, layout)
+        pieces = found.split([part.numel() for part in parts])
+        for rows, mask, part, piece in zip(self._rows, inside, parts, pieces, strict=True):
+            new = part.sign() * piece.view(part.shape).to(part.dtype)
+            moved = rows.parameter.movedim(rows.axis, 0)
+            moved[mask] = new.view(new.shape[0], *moved.shape[1:])
 
 
 def _with_zero(values: torch.Tensor) -> torch.Tensor:

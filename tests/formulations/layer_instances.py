@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from formulations import LayerProblem, Square
+from formulations import LayerProblem, square
 
 
 def layer_data(seed: int, inputs: int, outputs: int, samples: int | None = None):
@@ -23,7 +23,7 @@ def layer_problem(
 ) -> LayerProblem:
     """A random layer problem of the given sizes and term."""
     x, y = layer_data(seed, groups * block, outputs)
-    return LayerProblem.from_data(x, y, Square(shrinkage, price, bound), block)
+    return LayerProblem.from_data(x, y, square(shrinkage, price, bound), block)
 
 
 @st.composite
@@ -42,7 +42,7 @@ def layer_problems(draw, max_groups=6, max_size=14, bounds=(np.inf, 0.8, 0.2)) -
         price = price * np.array(
             draw(st.lists(st.floats(0.2, 5), min_size=groups, max_size=groups))
         )
-    term = Square(10 ** draw(st.floats(-2, 0.5)), price, draw(st.sampled_from(bounds)))
+    term = square(10 ** draw(st.floats(-2, 0.5)), price, draw(st.sampled_from(bounds)))
     return LayerProblem.from_data(x, y, term, block)
 
 
@@ -60,7 +60,7 @@ def direct_objective(problem: LayerProblem, weights: np.ndarray, support: np.nda
     for j in range(problem.groups):
         a, c = (
             float(np.broadcast_to(p, (problem.groups,))[j])
-            for p in (problem.term.shrinkage, problem.term.price)
+            for p in (problem.term.ridge, problem.term.price)
         )
         rows = slice(j * problem.block, (j + 1) * problem.block)
         value += a * float((weights[rows] ** 2).sum()) + (c if support[j] else 0.0)
@@ -70,7 +70,7 @@ def direct_objective(problem: LayerProblem, weights: np.ndarray, support: np.nda
 def direct_refit(problem: LayerProblem, support: np.ndarray) -> np.ndarray:
     """Best weights on a support: least squares, and projected quasi-Newton where M binds."""
     groups = problem.groups
-    a = np.repeat(np.broadcast_to(problem.term.shrinkage, (groups,)), problem.block)
+    a = np.repeat(np.broadcast_to(problem.term.ridge, (groups,)), problem.block)
     m = np.repeat(np.broadcast_to(problem.term.bound, (groups,)), problem.block)
     rows = np.repeat(support, problem.block)
     weights = np.zeros_like(problem.cross)

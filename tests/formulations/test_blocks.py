@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from layer_instances import brute_force, direct_objective, layer_problem, layer_problems
 
+from formulations import square
 from formulations.blocks import BLOCKS, big_m_block, perspective_block
 
 quick = settings(max_examples=20, deadline=None)
@@ -102,7 +103,7 @@ def test_weight_beyond_its_bound_is_infeasible(form):
 def test_cone_holds_exactly_where_the_energy_is_at_most_t_times_y(w, t, y, feasible):
     model = pyo.ConcreteModel()
     model.w, model.group = pyo.Var([0, 1]), pyo.Block()
-    perspective_block(model.group, [model.w[0], model.w[1]], 2.0, 3.0, [np.inf, np.inf])
+    perspective_block(model.group, [model.w[0], model.w[1]], square(2.0, 3.0), [np.inf, np.inf])
     for k in (0, 1):
         model.w[k].set_value(w[k])
     model.group.t.set_value(t)
@@ -116,7 +117,7 @@ def test_cone_holds_exactly_where_the_energy_is_at_most_t_times_y(w, t, y, feasi
 def test_perspective_block_states_the_box_only_where_the_bound_is_finite():
     model = pyo.ConcreteModel()
     model.w, model.group = pyo.Var([0, 1]), pyo.Block()
-    perspective_block(model.group, [model.w[0], model.w[1]], 1.0, 1.0, [2.0, np.inf])
+    perspective_block(model.group, [model.w[0], model.w[1]], square(1.0, 1.0), [2.0, np.inf])
     assert (len(model.group.below), len(model.group.above)) == (1, 1)
 
 
@@ -124,7 +125,7 @@ def test_big_m_block_refuses_an_infinite_bound():
     model = pyo.ConcreteModel()
     model.w, model.group = pyo.Var([0]), pyo.Block()
     with pytest.raises(ValueError, match="finite bound"):
-        big_m_block(model.group, [model.w[0]], 1.0, 1.0, [np.inf])
+        big_m_block(model.group, [model.w[0]], square(1.0, 1.0), [np.inf])
 
 
 def test_the_forms_are_the_two_of_the_layer_problem():

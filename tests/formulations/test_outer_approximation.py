@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from layer_instances import brute_force, direct_objective, layer_problem, layer_problems
 from scipy.optimize import minimize
 
-from formulations import LayerProblem, Solution, Square
+from formulations import LayerProblem, Solution, square
 from formulations.outer_approximation import relax, solve
 from formulations.solution import relative_gap
 
@@ -45,7 +45,7 @@ def hard_problem() -> LayerProblem:
         @ np.linalg.cholesky(0.8 ** np.abs(np.subtract.outer(np.arange(60), np.arange(60)))).T
     )
     true = rng.normal(size=(60, 8)) * (rng.random(60) < 0.5)[:, None]
-    return LayerProblem.from_data(x, x @ true + rng.normal(size=(400, 8)), Square(0.02, 0.1))
+    return LayerProblem.from_data(x, x @ true + rng.normal(size=(400, 8)), square(0.02, 0.1))
 
 
 # ---- the optimum ---------------------------------------------------------------------------------
@@ -83,7 +83,7 @@ def test_nothing_is_kept_at_a_high_price_and_everything_at_a_low_one():
 
 @pytest.mark.parametrize("form", FORMS)
 def test_layer_without_any_use_for_its_inputs_keeps_none(form):
-    problem = LayerProblem(np.eye(3), np.zeros((3, 1)), 2.0, Square(0.1, 0.2))
+    problem = LayerProblem(np.eye(3), np.zeros((3, 1)), 2.0, square(0.1, 0.2))
     solution = solve(problem, form, time_limit=5)
     assert (solution.kept, solution.status) == (0, "optimal")
     assert solution.objective == 2.0
@@ -94,7 +94,7 @@ def test_layer_without_any_use_for_its_inputs_keeps_none(form):
 def test_optimum_is_proved_where_the_gram_matrix_is_singular(form):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(60, 3)) @ rng.normal(size=(3, 6))
-    problem = LayerProblem.from_data(x, x @ rng.normal(size=(6, 2)), Square(0.05, 0.2))
+    problem = LayerProblem.from_data(x, x @ rng.normal(size=(6, 2)), square(0.05, 0.2))
     best, _, _ = brute_force(problem)
     solution = solve(problem, form, time_limit=20)
     assert solution.status == "optimal"

@@ -8,8 +8,14 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 
-from formulations import Partition, Square
-from formulations.terms import bounded_prox_indicator, norm_and_peak
+from formulations import Partition, spr, square
+from formulations.search import Layout
+
+
+def norm_and_peak(w):
+    """‖w_j‖₂ and ‖w_j‖∞ of every row."""
+    return np.sqrt((w * w).sum(axis=1)), np.abs(w).max(axis=1)
+
 
 quick = settings(max_examples=60, deadline=None)
 
@@ -83,7 +89,7 @@ def test_value_is_the_minimum_over_the_indicator(w, a, c, slack):
     peak = np.abs(w).max()
     assume(peak > 1e-6)
     m = peak * slack
-    assert Square(a, c, m).value(w[None])[0] == pytest.approx(brute_value(w, a, c, m), rel=1e-9)
+    assert square(a, c, m).value(w[None])[0] == pytest.approx(brute_value(w, a, c, m), rel=1e-9)
 
 
 @pytest.mark.parametrize("regime", REGIMES)
@@ -91,7 +97,7 @@ def test_value_is_the_minimum_over_the_indicator(w, a, c, slack):
 @quick
 def test_each_regime_has_its_closed_form_and_the_minimum_agrees(regime, data):
     w, a, c, m = data.draw(groups_in(regime))
-    term = Square(a, c, m)
+    term = square(a, c, m)
     masks = dict(zip(REGIMES, term.regimes(*norm_and_peak(w[None])), strict=True))
     assert {name for name, mask in masks.items() if mask[0]} == {regime}
     value = term.value(w[None])[0]
@@ -104,7 +110,7 @@ def test_each_regime_has_its_closed_form_and_the_minimum_agrees(regime, data):
 @quick
 def test_gradient_agrees_with_central_differences_in_each_regime(regime, data):
     w, a, c, m = data.draw(groups_in(regime))
-    term = Square(a, c, m)
+    term = square(a, c, m)
     small = 1e-6 * np.linalg.norm(w)
     differences = [
         (term.value((w + small * e)[None])[0] - term.value((w - small * e)[None])[0]) / (2 * small)
@@ -119,7 +125,7 @@ def test_gradient_agrees_with_central_differences_in_each_regime(regime, data):
 @given(coefficients, coefficients, st.sampled_from([np.inf, 0.3]))
 @quick
 def test_value_score_and_gradient_vanish_at_zero(a, c, m):
-    term, w = Square(a, c, m), np.zeros((2, 3))
+    term, w = square(a, c, m), np.zeros((2, 3))
     assert (term.value(w) == 0).all()
     assert (term.keep(w) == 0).all()
     assert (term.gradient(w) == 0).all()
@@ -133,14 +139,14 @@ def test_gradient_supports_the_convex_value_from_below(data, here, there):
     other = np.resize(other, w.shape)
     if np.isfinite(m):
         other = np.clip(other, -m, m)
-    term = Square(a, c, m)
+    term = square(a, c, m)
     below = term.value(w[None])[0] + term.gradient(w[None])[0] @ (other - w)
     value = term.value(other[None])[0]
     assert value >= below - 1e-9 * (1 + abs(below) + value)
 
 
 def test_gradient_shares_a_tied_peak_and_stays_a_subgradient():
-    term, w = Square(1.0, 4.0, 0.8), np.array([0.5, -0.5, 0.1])
+    term, w = square(1.0, 4.0, 0.8), np.array([0.5, -0.5, 0.1])
     assert term.regimes(*norm_and_peak(w[None]))[1].all()
     gradient = term.gradient(w[None])[0]
     assert gradient[0] == -gradient[1]
@@ -154,9 +160,9 @@ def test_gradient_shares_a_tied_peak_and_stays_a_subgradient():
 def test_value_is_infinite_beyond_the_box_and_finite_on_its_edge(w, a, c, inside):
     peak = float(np.abs(w).max())
     assume(peak > 1e-6)
-    assert Square(a, c, peak * inside).value(w[None])[0] == np.inf
-    assert np.isfinite(Square(a, c, peak).value(w[None])[0])
-    assert np.isfinite(Square(a, c, peak * inside).gradient(w[None])).all()
+    assert square(a, c, peak * inside).value(w[None])[0] == np.inf
+    assert np.isfinite(square(a, c, peak).value(w[None])[0])
+    assert np.isfinite(square(a, c, peak * inside).gradient(w[None])).all()
 
 
 @given(st.data(), coefficients, coefficients, st.sampled_from([np.inf, 3.0, 10.0]))
@@ -165,7 +171,7 @@ def test_value_is_convex_along_segments(data, a, c, m):
     size = data.draw(st.integers(1, 4))
     point = st.lists(st.floats(-3, 3), min_size=size, max_size=size).map(np.array)
     u, v, t = data.draw(point), data.draw(point), data.draw(st.floats(0, 1))
-    h = Square(a, c, m).value(np.stack([u, v, t * u + (1 - t) * v]))
+    h = square(a, c, m).value(np.stack([u, v, t * u + (1 - t) * v]))
     chord = t * h[0] + (1 - t) * h[1]
     assert h[2] <= chord + 1e-9 * (1 + chord)
 
@@ -176,7 +182,7 @@ def test_keep_score_lies_in_the_unit_interval_and_attains_the_value(w, a, c, sla
     peak = np.abs(w).max()
     assume(peak > 1e-6)
     m = peak * slack
-    term = Square(a, c, m)
+    term = square(a, c, m)
     y = term.keep(w[None])[0]
     assert 0 < y <= 1
     uncapped = term.uncapped_indicator(*norm_and_peak(w[None]))[0]
@@ -188,7 +194,7 @@ def test_keep_score_lies_in_the_unit_interval_and_attains_the_value(w, a, c, sla
 
 def test_uncapped_score_ranks_groups_that_are_all_kept():
     w = np.array([[5.0, 0.0], [3.0, 4.5], [9.0, 0.0]])
-    term = Square(1.0, 1.0)
+    term = square(1.0, 1.0)
     assert (term.keep(w) == 1).all()
     assert np.argsort(term.uncapped_indicator(*norm_and_peak(w))).tolist() == [0, 1, 2]
 
@@ -196,7 +202,7 @@ def test_uncapped_score_ranks_groups_that_are_all_kept():
 @given(coefficients, coefficients)
 @quick
 def test_radius_solves_the_equation_of_the_free_optimum(a, c):
-    r = float(Square(a, c).radius)
+    r = float(square(a, c).radius)
     assert r * (2 * a * r) - a * r**2 == pytest.approx(c, rel=1e-12)
 
 
@@ -210,30 +216,30 @@ def test_subtracting_the_shrinkage_leaves_the_minimax_concave_penalty(w, a, c):
     lam, gamma = 2 * math.sqrt(a * c), 1 / (2 * a)
     x = abs(w)
     mcp = lam * x - x**2 / (2 * gamma) if x <= gamma * lam else gamma * lam**2 / 2
-    value = Square(a, c).value(np.array([[w]]))[0]
+    value = square(a, c).value(np.array([[w]]))[0]
     assert value - a * w**2 == pytest.approx(mcp, rel=1e-9, abs=1e-10 * value)
 
 
 def test_vanishing_shrinkage_leaves_the_peak_norm():
     w = np.array([[0.3, -0.7, 0.2]])
-    assert Square(1e-12, 2.0, 1.4).value(w)[0] == pytest.approx(2.0 * 0.7 / 1.4, rel=1e-9)
+    assert square(1e-12, 2.0, 1.4).value(w)[0] == pytest.approx(2.0 * 0.7 / 1.4, rel=1e-9)
 
 
 @given(coefficients, st.floats(0.01, 0.99), st.lists(coefficients, min_size=2, max_size=4))
 @quick
 def test_spr_splits_its_weight_between_shrinkage_and_price(lam, alpha, sizes):
     size = np.array(sizes)
-    term = Square.spr(lam, alpha, size, 5.0)
-    assert np.broadcast_to(term.shrinkage, size.shape) == pytest.approx(lam * alpha)
+    term = spr(lam, alpha, size, 5.0)
+    assert np.broadcast_to(term.ridge, size.shape) == pytest.approx(lam * alpha)
     assert term.price == pytest.approx(lam * (1 - alpha) * size)
     assert float(term.bound) == 5.0
-    assert float(Square.spr(lam, alpha).price) == pytest.approx(lam * (1 - alpha))
+    assert float(spr(lam, alpha).price) == pytest.approx(lam * (1 - alpha))
 
 
 @given(weights, coefficients, coefficients, coefficients, st.sampled_from([np.inf, 4.0]))
 @quick
 def test_scaled_term_scales_the_value_and_keeps_scores_and_bound(w, a, c, factor, m):
-    term = Square(a, c, m)
+    term = square(a, c, m)
     scaled = term.scaled(factor)
     assert scaled.value(w[None]) == pytest.approx(factor * term.value(w[None]), rel=1e-12)
     assert scaled.keep(w[None]) == pytest.approx(term.keep(w[None]), rel=1e-12)
@@ -244,20 +250,20 @@ def test_scaled_term_scales_the_value_and_keeps_scores_and_bound(w, a, c, factor
 @pytest.mark.parametrize("bad", [0.0, -0.5, math.nan, -math.inf, np.array([1.0, -2.0])])
 def test_bad_parameter_is_refused_by_name(name, bad):
     good = {"shrinkage": 1.0, "price": 1.0, "bound": 1.0}
-    with pytest.raises(ValueError, match=name):
-        Square(**(good | {name: bad}))
+    with pytest.raises(ValueError, match="weight" if name == "shrinkage" else name):
+        square(**(good | {name: bad}))
 
 
 @pytest.mark.parametrize("name", ["shrinkage", "price"])
 def test_infinite_shrinkage_or_price_is_refused_by_name(name):
-    with pytest.raises(ValueError, match=name):
-        Square(**({"shrinkage": 1.0, "price": 1.0} | {name: math.inf}))
+    with pytest.raises(ValueError, match="weight" if name == "shrinkage" else name):
+        square(**({"shrinkage": 1.0, "price": 1.0} | {name: math.inf}))
 
 
 @pytest.mark.parametrize("alpha", [0.0, 1.0, -0.1, 1.5, math.nan])
 def test_share_of_shrinkage_outside_the_open_unit_interval_is_refused(alpha):
     with pytest.raises(ValueError, match="alpha"):
-        Square.spr(1.0, alpha)
+        spr(1.0, alpha)
 
 
 # ---- groups: equal, ragged, parameters one a group -----------------------------------------------
@@ -273,20 +279,18 @@ def ragged(draw):
         return draw(st.lists(values, min_size=len(sizes), max_size=len(sizes)).map(np.array))
 
     bound = one_a_group(st.sampled_from([3.0, 4.0, 50.0, np.inf]))
-    return flat, sizes, Square(one_a_group(coefficients), one_a_group(coefficients), bound)
+    return flat, sizes, square(one_a_group(coefficients), one_a_group(coefficients), bound)
 
 
 @given(ragged(), steps)
-@example((np.array([0.01, 0.5]), [1, 1], Square([1.0, 1.0], [1.0, 1.0], [np.inf, 3.0])), 0.5)
+@example((np.array([0.01, 0.5]), [1, 1], square([1.0, 1.0], [1.0, 1.0], [np.inf, 3.0])), 0.5)
 @quick
 def test_ragged_groups_are_treated_one_by_one(case, step):
     flat, sizes, term = case
     groups = Partition(sizes)
     ends = np.cumsum(sizes)
     pieces = [flat[end - size : end][None] for size, end in zip(sizes, ends, strict=True)]
-    single = [
-        Square(a, c, m) for a, c, m in zip(term.shrinkage, term.price, term.bound, strict=True)
-    ]
+    single = [square(a, c, m) for a, c, m in zip(term.ridge, term.price, term.bound, strict=True)]
 
     def alone(method, *more):
         results = [getattr(t, method)(w, *more) for t, w in zip(single, pieces, strict=True)]
@@ -303,7 +307,7 @@ def test_ragged_groups_are_treated_one_by_one(case, step):
 @quick
 def test_equal_groups_and_their_partition_agree(count, size, seed):
     w = np.random.default_rng(seed).normal(size=(count, size))
-    term, groups = Square(0.5, 0.7, 3.9), Partition([size] * count)
+    term, groups = square(0.5, 0.7, 3.9), Partition([size] * count)
     for method in ("value", "keep", "conjugate"):
         assert (getattr(term, method)(w) == getattr(term, method)(w.ravel(), groups)).all()
     assert (term.gradient(w) == term.gradient(w.ravel(), groups).reshape(w.shape)).all()
@@ -317,7 +321,7 @@ def test_partition_refuses_empty_groups(sizes):
 
 
 def test_weights_that_do_not_fill_their_groups_are_refused():
-    term = Square(1.0, 1.0)
+    term = square(1.0, 1.0)
     with pytest.raises(ValueError, match=r"5 weights .* groups of 4"):
         term.value(np.ones(5), Partition([1, 3]))
     with pytest.raises(ValueError, match="partition"):
@@ -347,8 +351,8 @@ def brute_prox_objective(v, a, c, m, step):
 @given(weights, coefficients, coefficients, st.sampled_from([np.inf, 0.1, 0.7, 2.0]), steps)
 @quick
 def test_prox_attains_the_numerical_minimum(v, a, c, m, step):
-    x = Square(a, c, m).prox(v[None], step)[0]
-    value = prox_objective(x, v, step, Square(a, c, m))
+    x = square(a, c, m).prox(v[None], step)[0]
+    value = prox_objective(x, v, step, square(a, c, m))
     best = brute_prox_objective(v, a, c, m, step)
     assert value == pytest.approx(best, rel=1e-8, abs=1e-10)
 
@@ -357,7 +361,7 @@ def test_prox_attains_the_numerical_minimum(v, a, c, m, step):
 @quick
 def test_prox_residual_is_a_subgradient_at_the_prox(v, a, c, m, step):
     """x = prox(v) if and only if (v − x)/t ∈ ∂h(x): equality in Fenchel–Young."""
-    term = Square(a, c, m)
+    term = square(a, c, m)
     x = term.prox(v[None], step)[0]
     u = (v - x) / step
     h = float(term.value(x[None])[0])
@@ -370,7 +374,7 @@ def test_prox_residual_is_a_subgradient_at_the_prox(v, a, c, m, step):
 )
 @quick
 def test_no_perturbation_improves_the_prox(v, a, c, m, step, seed):
-    term = Square(a, c, m)
+    term = square(a, c, m)
     x = term.prox(v[None], step)[0]
     value = prox_objective(x, v, step, term)
     noise = np.random.default_rng(seed).normal(size=(20, len(v)))
@@ -386,7 +390,7 @@ def test_no_perturbation_improves_the_prox(v, a, c, m, step, seed):
 def test_prox_without_bound_follows_its_closed_form_with_exact_zeros(v, a, c, step):
     s, threshold, radius = np.linalg.norm(v), 2 * step * math.sqrt(a * c), math.sqrt(c / a)
     assume(abs(s - threshold) > 1e-9 * (1 + s))
-    x = Square(a, c).prox(v[None], step)[0]
+    x = square(a, c).prox(v[None], step)[0]
     if s < threshold:
         assert (x == 0).all()
     elif s - threshold <= radius:
@@ -399,25 +403,25 @@ def test_prox_without_bound_follows_its_closed_form_with_exact_zeros(v, a, c, st
 @given(weights, coefficients, coefficients, st.floats(0.05, 2), steps)
 @quick
 def test_prox_with_a_bound_stays_in_the_box(v, a, c, m, step):
-    assert np.abs(Square(a, c, m).prox(v[None], step)).max() <= m
+    assert np.abs(square(a, c, m).prox(v[None], step)).max() <= m
 
 
 def test_prox_with_a_bound_gives_exact_zeros():
     v = np.array([[0.3, -0.2], [0.1, 0.0], [4.0, 3.0]])
-    x = Square(1.0, 1.0, 0.5).prox(v, 0.5)
+    x = square(1.0, 1.0, 0.5).prox(v, 0.5)
     assert (x[:2] == 0).all()
     assert (x[2] != 0).all()
 
 
 def test_prox_with_finite_and_infinite_bounds_side_by_side_is_finite():
     v = np.array([[0.01, 0.01], [0.5, 0.2]])
-    x = Square(1.0, 1.0, np.array([np.inf, 1.0])).prox(v, 0.5)
+    x = square(1.0, 1.0, np.array([np.inf, 1.0])).prox(v, 0.5)
     assert (x == 0).all()
 
 
 def test_prox_is_right_with_a_slack_bound_an_active_bound_and_on_the_edge_of_the_box():
     a, c, m, step = 0.5, 0.5, 0.8, 0.1
-    term, v = Square(a, c, m), np.array([[0.4, 0.4, 0.4], [0.6, 0.05, 0.05], [9.0, 0.1, 0.1]])
+    term, v = square(a, c, m), np.array([[0.4, 0.4, 0.4], [0.6, 0.05, 0.05], [9.0, 0.1, 0.1]])
     x = term.prox(v, step)
     norm, peak = norm_and_peak(x)
     assert [bool(mask[0]) for mask in term.regimes(norm, peak)] == [True, False, False]
@@ -438,7 +442,7 @@ def test_conjugate_satisfies_fenchel_young(data, a, c, m):
     size = data.draw(st.integers(1, 4))
     point = st.lists(st.floats(-3, 3), min_size=size, max_size=size).map(np.array)
     w, v = np.clip(data.draw(point), -m, m), 10 * data.draw(point)
-    term = Square(a, c, m)
+    term = square(a, c, m)
     total = float(term.value(w[None])[0] + term.conjugate(v[None])[0])
     assert total >= float(v @ w) - 1e-9 * (1 + abs(float(v @ w)))
 
@@ -448,7 +452,7 @@ def test_conjugate_satisfies_fenchel_young(data, a, c, m):
 @quick
 def test_conjugate_meets_the_value_at_the_gradient(regime, data):
     w, a, c, m = data.draw(groups_in(regime))
-    term = Square(a, c, m)
+    term = square(a, c, m)
     v = term.gradient(w[None])[0]
     total = float(term.value(w[None])[0] + term.conjugate(v[None])[0])
     assert total == pytest.approx(float(v @ w), rel=1e-9)
@@ -457,7 +461,7 @@ def test_conjugate_meets_the_value_at_the_gradient(regime, data):
 @given(st.floats(-8, 8), coefficients, coefficients, st.sampled_from([np.inf, 0.5, 3.0]))
 @quick
 def test_conjugate_of_a_single_weight_is_the_maximum_of_its_definition(v, a, c, m):
-    term = Square(a, c, m)
+    term = square(a, c, m)
     reach = min(m, abs(v) / (2 * a) + 1)
 
     def loss(w):
@@ -480,7 +484,7 @@ def test_conjugate_of_a_pair_is_the_maximum_over_a_grid(v1, v2, a, c):
         reach = m if np.isfinite(m) else np.abs(v).max() / (2 * a) + 0.1
         axis = np.linspace(-reach, reach, 301)
         grid = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
-        term = Square(a, c, m)
+        term = square(a, c, m)
         best = float((grid @ v - term.value(grid)).max())
         conjugate = float(term.conjugate(v[None])[0])
         spacing = axis[1] - axis[0]
@@ -500,8 +504,8 @@ def test_torch_tensors_give_the_numbers_of_numpy(dtype, rel, bound):
     w = rng.normal(size=(40, 3)) * rng.choice([0.0, 0.05, 0.3, 1.0], size=(40, 1))
     a, c = rng.uniform(0.5, 2, size=40), rng.uniform(0.1, 0.5, size=40)
     m = np.full(40, bound)
-    reference, arrays = Square(a, c, m), norm_and_peak(w)
-    term = Square(*(torch.tensor(p, dtype=kind) for p in (a, c, m)))
+    reference, arrays = square(a, c, m), norm_and_peak(w)
+    term = reference.to(torch.zeros(1, dtype=kind))
     tensors = [torch.tensor(x, dtype=kind) for x in arrays]
     for method in ("uncapped_indicator", "indicator", "projected", "slopes"):
         expected, got = getattr(reference, method)(*arrays), getattr(term, method)(*tensors)
@@ -513,7 +517,7 @@ def test_torch_tensors_give_the_numbers_of_numpy(dtype, rel, bound):
     for mask, tensor in zip(reference.regimes(*arrays), term.regimes(*tensors), strict=True):
         assert np.array_equal(mask, tensor.numpy())
     assert np.array_equal(reference.outside(arrays[1]), term.outside(tensors[1]).numpy())
-    expected, got = reference.prox_indicator(*arrays, 0.1), term.prox_indicator(*tensors, 0.1)
+    expected, got = reference.shrinking(*arrays, 0.1), term.shrinking(*tensors, 0.1)
     assert got.dtype == kind
     assert got.numpy() == pytest.approx(expected, rel=rel, abs=rel, nan_ok=True)
 
@@ -524,16 +528,18 @@ def test_bounded_prox_on_torch_tensors_gives_the_numbers_of_numpy(dtype, toleran
     kind = getattr(torch, dtype)
     rng = np.random.default_rng(2)
     v, step = np.abs(rng.normal(size=(30, 4))) + 0.4, 0.1
-    a, c, m = rng.uniform(0.5, 2, 30), rng.uniform(0.1, 2, 30), rng.uniform(0.1, 0.3, 30)
+    a, c, m = rng.uniform(0.5, 2, 30), rng.uniform(1, 9, 30), rng.uniform(0.1, 0.3, 30)
+    term = square(a, c, m)
     groups = Partition([4] * 30)
-    expected = bounded_prox_indicator(Square(a, c, m), v.ravel(), step, groups.sum, groups.spread)
-    got = bounded_prox_indicator(
-        Square(*(torch.tensor(p, dtype=kind) for p in (a, c, m))),
-        torch.tensor(v.ravel(), dtype=kind),
-        step,
+    expected = term.prox_by_search(v.ravel(), step, groups.layout)
+    layout = Layout(
         lambda x: x.reshape(30, 4).sum(dim=1),
+        lambda x: x.reshape(30, 4).amax(dim=1),
         lambda x: x.repeat_interleave(4),
     )
+    flat = torch.tensor(v.ravel(), dtype=kind)
+    got = term.to(flat).prox_by_search(flat, step, layout)
     assert got.dtype == kind
     assert got.numpy() == pytest.approx(expected, abs=tolerance)
-    assert ((expected > 0) & (expected < 1)).any()
+    reached = expected.reshape(30, 4).max(axis=1)
+    assert ((reached > 0) & (reached < 0.999 * m)).any()  # 0 < y < 1

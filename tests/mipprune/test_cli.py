@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from formulations import LayerProblem, Square
+from formulations import LayerProblem, square
 
 QUICK = ["model.name=resnet8", "model.width=8", "regularize.epochs=2", "finetune.epochs=2"]
 
@@ -186,7 +186,7 @@ def test_compare_names_its_rows_and_the_trained_one_meets_the_relaxation(folder)
     rng = np.random.default_rng(0)
     inputs = rng.standard_normal((60, 8)) @ (np.eye(8) + 0.4)
     outputs = inputs @ rng.standard_normal((8, 3))
-    LayerProblem.from_data(inputs, outputs, Square(0.1, 0.5)).save(folder / "p.npz")
+    LayerProblem.from_data(inputs, outputs, square(0.1, 0.5)).save(folder / "p.npz")
     sources = (
         ["layer:p.npz"],
         ["layer:generated", "groups=8"],

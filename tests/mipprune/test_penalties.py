@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from formulations.terms import Partition, Square
+from formulations import square
+from formulations.terms import Partition
 from mipprune.groups import find_groups
 from mipprune.models import build
 from mipprune.penalties import GroupPenalty
@@ -49,18 +50,14 @@ def test_penalty_equals_the_term(architecture, dtype, tolerance, kind, bounds):
         for member in members:
             parameters[member.tensor].add_(0.3 * torch.randn_like(parameters[member.tensor]))
     rng = np.random.default_rng(1)
-    term = Square(
-        *(
-            torch.tensor(v, dtype=dtype)
-            for v in (
-                rng.uniform(0.01, 1, groups.count),
-                rng.uniform(0.05, 4, groups.count),
-                bounds(rng, groups.count),
-            )
-        )
+    numbers = (
+        rng.uniform(0.01, 1, groups.count),
+        rng.uniform(0.05, 4, groups.count),
+        bounds(rng, groups.count),
     )
-    exact = Square(*(p.double().numpy() for p in (term.shrinkage, term.price, term.bound)))
-    penalty = GroupPenalty(parameters, members, groups.count, term)
+    # as the tensors hold them, so that both sides mean the same bound
+    exact = square(*(torch.tensor(v, dtype=dtype).double().numpy() for v in numbers))
+    penalty = GroupPenalty(parameters, members, groups.count, exact)
     penalty.project_()
     weights, partition = gather(parameters, members, groups.count)
 
@@ -96,9 +93,9 @@ def test_projection_puts_the_weights_into_the_box_and_counts_the_groups():
     groups = find_groups(network, (1, 2, 2))
     with torch.no_grad():
         network.layers[0].weight[1, 2] = 9.0
-    ones = torch.ones(groups.count)
+    ones = np.ones(groups.count)
     penalty = GroupPenalty(
-        dict(network.named_parameters()), groups.producers(), groups.count, Square(ones, ones, ones)
+        dict(network.named_parameters()), groups.producers(), groups.count, square(ones, ones, ones)
     )
     assert int(penalty.project_()) == 1
     assert float(network.layers[0].weight.detach().abs().max()) == 1.0
