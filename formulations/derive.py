@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from types import ModuleType
@@ -23,50 +23,37 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import sympy as sp
 
+from formulations.codegen import make_profile, standalone
 from formulations.errors import InputError
-from formulations.expressions import array_function, compiled, parse, within
+from formulations.expressions import parse
 from formulations.profile import Profile
+from formulations.symbolic import (
+    RESERVED,
+    C,
+    Equation,
+    M,
+    Parameter,
+    below,
+    c,
+    k,
+    limit,
+    m,
+    power,
+    r,
+    s,
+    simplified,
+    t,
+    v,
+    y,
+)
 from formulations.terms import Term
+from formulations.validation import validate
 
 if TYPE_CHECKING:
     from formulations.nested import NestedTerm
 
-# The symbols of every derivation, all positive.
-r, s, m, y, c, M, v, t, sigma = sp.symbols("r s m y c M v t sigma", positive=True)
-C = sp.Symbol("C", positive=True)  # the price of a block
-_UNKNOWN = sp.Symbol("r_*", positive=True)  # r* where no symbolic root is known
-_RESERVED = {"r", "s", "m", "y", "c", "M", "v", "t", "k", "C", "xp", "sigma"}
-
-_SIMPLIFY_SECONDS = 1.0
-_SOLVE_SECONDS = 1.0
-# A symbolic root is believed where it solves its equation to this, relative, on the samples.
-_ROOT_TOLERANCE = 1e-11
-# Float32 loses digits in some roots that are right on paper; the trainer then uses Newton.
-_SINGLE_TOLERANCE = 1e-5
-_GRID = np.geomspace(1e-4, 1e4, 2001)
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """A parameter of φ: its value, and the number that it must be above.
-
-    Parameters
-    ----------
-    value : float
-    above : float
-        0 for a positive parameter, 1 for an exponent.
-    """
-
-    value: float
-    above: float = 0.0
-
-    def check(self, name: str, value: Any) -> None:
-        """Raise InputError unless every number is above the limit."""
-        values = np.asarray(value, np.float64)
-        wrong = ~((values > self.above) & np.isfinite(values))
-        if wrong.any():
-            raise InputError(f"{name} must be above {self.above:g}: it is {values[wrong][0]:g}")
-
+# r*, and σ with σ + t·ψ'(σ) = s, in formulas where no symbolic root is known
+UNKNOWN, SHRUNK = sp.Symbol("r_*", positive=True), sp.Symbol("sigma", positive=True)
 
 # What a name means in an expression when nothing else is said.
 PARAMETERS = {"a": Parameter(1.0), "b": Parameter(0.5), "p": Parameter(3.0, above=1.0)}
@@ -113,7 +100,7 @@ def derive(
     """
     known = {**PARAMETERS}
     for name, value in parameters.items():
-        if name in _RESERVED or not name.isidentifier():
+        if name in RESERVED or not name.isidentifier():
             raise InputError(f"{name!r} cannot name a parameter: it has a meaning of its own")
         if not isinstance(value, Parameter):
             above = PARAMETERS[name].above if name in PARAMETERS else 0.0
@@ -139,7 +126,8 @@ def derive(
     derivation = Derivation(
         psi, chosen, float(price), float(bound), ball, float(norm), delta, block_price
     )
-    derivation.validate()
+    validate(derivation)
+    derivation.term()
     return derivation
 
 
@@ -191,45 +179,46 @@ class Derivation:
     # ---- ψ and its derivatives ------------------------------------------------------------------
 
     @cached_property
-    def _psi(self) -> sp.Expr:
+    def psi(self) -> sp.Expr:
+        """ψ(r), maxima and minima by pieces."""
         return self.phi.rewrite(sp.Piecewise) if self.phi.has(sp.Max, sp.Min) else self.phi
 
     @cached_property
     def slope(self) -> sp.Expr:
         """ψ'(r)."""
-        return _simplified(sp.diff(self._psi, r))
+        return simplified(sp.diff(self.psi, r))
 
     @cached_property
     def curvature(self) -> sp.Expr:
         """ψ''(r)."""
-        return _simplified(sp.diff(self.slope, r))
+        return simplified(sp.diff(self.slope, r))
 
     @cached_property
     def excess(self) -> sp.Expr:
         """F(r) = r·ψ'(r) − ψ(r)."""
-        return _simplified(r * self.slope - self._psi)
+        return simplified(r * self.slope - self.psi)
 
     @cached_property
     def slope_start(self) -> sp.Expr:
         """ψ'(0+)."""
-        return self._limit(self.slope, 0)
+        return limit(self.slope, sp.S.Zero, self.parameters)
 
     @cached_property
     def slope_limit(self) -> sp.Expr:
         """ψ'(∞), the slope of the recession function of φ along the norm; may be infinite."""
-        return self._limit(self.slope, sp.oo)
+        return limit(self.slope, sp.oo, self.parameters)
 
     @cached_property
     def excess_limit(self) -> sp.Expr:
         """F(∞): r* is finite if and only if c is below it."""
-        return self._limit(self.excess, sp.oo)
+        return limit(self.excess, sp.oo, self.parameters)
 
     # ---- the projection -------------------------------------------------------------------------
 
     @property
     def perspective(self) -> sp.Expr:
         """y·ψ(s/y) + c·y (− δ·s²)."""
-        return y * self._psi.subs(r, s / y) + c * y - self.extract * s**2
+        return y * self.psi.subs(r, s / y) + c * y - self.extract * s**2
 
     @property
     def stationarity(self) -> sp.Eq:
@@ -239,21 +228,21 @@ class Derivation:
     @cached_property
     def radius(self) -> sp.Expr | None:
         """r*, or None where sympy finds no root that solves the equation."""
-        if self._psi == 0:
+        if self.psi == 0:
             return None
-        return self._solve(self.excess, r, c, self.excess_limit)
+        return Equation(self.excess, r, c, self.excess_limit).root(self.parameters)
 
     @property
     def root(self) -> sp.Expr:
         """r* for formulas: the expression, or a symbol of its own."""
-        return _UNKNOWN if self.radius is None else self.radius
+        return UNKNOWN if self.radius is None else self.radius
 
     @cached_property
     def incline(self) -> sp.Expr:
         """h/s in the free regime: ψ'(r*), or ψ'(∞) where r* is never finite."""
         if self.excess_limit == 0:
             return self.slope_limit
-        return _below(self.slope.subs(r, self.root), c, self.excess_limit)
+        return below(self.slope.subs(r, self.root), c, self.excess_limit)
 
     @property
     def bounded(self) -> bool:
@@ -267,7 +256,7 @@ class Derivation:
 
     def _uncapped(self, root: sp.Expr) -> sp.Expr:
         if self.excess_limit == 0:
-            return m / M
+            return m / M if self.bounded else sp.S.Zero
         return sp.Max(m / M, s / root) if self.bounded else s / root
 
     @cached_property
@@ -275,7 +264,7 @@ class Derivation:
         """h(w) − δ‖w‖² where r* is finite, with the condition of each regime."""
         if self.excess_limit == 0:
             return self.recession
-        free, kept = self.incline * s, self._psi.subs(r, s) + c
+        free, kept = self.incline * s, self.psi.subs(r, s) + c
         pieces = [(free, self._free), (self._bound_piece, True), (kept, True)]
         if self.bounded:
             pieces[1] = (self._bound_piece, s <= self.root)
@@ -291,7 +280,7 @@ class Derivation:
     @property
     def _bound_piece(self) -> sp.Expr:
         share = m / M
-        return sp.simplify(share * self._psi.subs(r, s / share)) + c * share
+        return sp.simplify(share * self.psi.subs(r, s / share)) + c * share
 
     @cached_property
     def recession(self) -> sp.Piecewise | None:
@@ -304,7 +293,7 @@ class Derivation:
 
     def _piecewise(self, pieces) -> sp.Piecewise:
         return sp.Piecewise(
-            *((_simplified(value) - self.extract * s**2, when) for value, when in pieces),
+            *((simplified(value) - self.extract * s**2, when) for value, when in pieces),
             evaluate=False,
         )
 
@@ -313,8 +302,8 @@ class Derivation:
         """Derivatives of the regularizer by s and by m, by regime; at w = 0 both are taken as 0."""
         along, across = [], []
         for value, condition in self.regimes.args:
-            along.append((_simplified(sp.diff(value, s)), condition))
-            across.append((_simplified(sp.diff(value, m)), condition))
+            along.append((simplified(sp.diff(value, s)), condition))
+            across.append((simplified(sp.diff(value, m)), condition))
         return sp.Piecewise(*along, evaluate=False), sp.Piecewise(*across, evaluate=False)
 
     @cached_property
@@ -328,12 +317,8 @@ class Derivation:
         slack = s - t * self.incline
         if self.excess_limit == 0:
             return sp.Piecewise((0, s <= t * self.incline), (slack, True), evaluate=False)
-        beyond = self._shrunk
-        if beyond is None:
-            equation = sp.Eq(sigma + t * self.slope.subs(r, sigma), s)
-            beyond = sp.Function("root")(equation)
-        else:
-            beyond = beyond.subs(sp.Symbol("k", positive=True), t)
+        beyond = self.shrunk
+        beyond = SHRUNK if beyond is None else beyond.subs(k, t)
         return sp.Piecewise(
             (0, s <= t * self.incline), (slack, slack <= self.root), (beyond, True), evaluate=False
         )
@@ -341,10 +326,10 @@ class Derivation:
     @cached_property
     def shrinkage_conjugate(self) -> sp.Expr | None:
         """ψ*(v) = sup_r v·r − ψ(r), without the bound, for v above ψ'(0+) and below ψ'(∞)."""
-        inverse = self._inverse_slope
+        inverse = self.inverse_slope
         if inverse is None:
             return None
-        return _below(v * inverse - self._psi.subs(r, inverse), v, self.slope_limit)
+        return below(v * inverse - self.psi.subs(r, inverse), v, self.slope_limit)
 
     @property
     def conjugate(self) -> sp.Expr | None:
@@ -358,99 +343,30 @@ class Derivation:
 
         None where indicators are not nested or F is no power.
         """
-        power = _power(self.excess, r)
-        if self.block_price is None or power is None:
+        monomial = power(self.excess, r)
+        if self.block_price is None or monomial is None:
             return None
-        factor, exponent = power
+        factor, exponent = monomial
         total, count = sp.symbols("S k", positive=True)
         return sp.Min(1, (factor * total / (c * count + C)) ** (1 / exponent))
 
-    # ---- roots ----------------------------------------------------------------------------------
+    @cached_property
+    def shrunk_equation(self) -> Equation:
+        """σ + k·ψ'(σ) = s, in σ = r: the norm of a proximal step of k·ψ."""
+        return Equation(r + k * self.slope, r, s, least=k * self.slope_start, also=(k,))
 
     @cached_property
-    def _shrunk(self) -> sp.Expr | None:
-        k = sp.Symbol("k", positive=True)
-        if self._psi == 0:
-            return s
-        return self._solve(r + k * self.slope, r, s, sp.oo, k * self.slope_start, (k,))
+    def shrunk(self) -> sp.Expr | None:
+        """Its root, or None where sympy finds none."""
+        return s if self.psi == 0 else self.shrunk_equation.root(self.parameters)
 
     @cached_property
-    def _inverse_slope(self) -> sp.Expr | None:
+    def inverse_slope(self) -> sp.Expr | None:
+        """ρ with ψ'(ρ) = v, or None where sympy finds none or the slope is constant."""
         if self.curvature == 0:
             return None
-        return self._solve(self.slope, r, v, self.slope_limit, least=self.slope_start)
-
-    def _solve(self, left, unknown, right, limit, least=sp.S.Zero, also=()) -> sp.Expr | None:
-        """The root of left(unknown) = right for ``least`` < right < ``limit``, or None."""
-        power = _power(left, unknown)
-        if power is not None:
-            return _simplified((right / power[0]) ** (1 / power[1]))
-        if left.has(sp.Piecewise):
-            return None
-        free = sp.Symbol("x")  # without assumptions: sympy then loses no roots
-        equation = left.subs(unknown, free) - right
-        roots = within(_SOLVE_SECONDS, lambda: sp.solve(equation, free), [])
-        for root in roots:
-            root = _below(root, right, limit)
-            if root.count_ops() > 60 or root.has(free, sp.I, sp.Piecewise, sp.LambertW):
-                continue
-            error = self._root_error(root, left, unknown, right, limit, least, also)
-            if error <= _ROOT_TOLERANCE:
-                return root
-        return None
-
-    def _root_error(
-        self, root, left, unknown, right, limit, least, also=(), kind=np.float64
-    ) -> float:
-        """Largest relative residual of a root over samples of parameters and right-hand sides."""
-        names = [*self.parameters, *(symbol.name for symbol in also)]
-        arguments = [right.name, *names]
-        found = compiled(array_function("root", arguments, root, "root"))["root"]
-        held = compiled(array_function("left", [unknown.name, *names], left, "left"))["left"]
-        worst = 0.0
-        for factor in (1.0, 0.6, 1.7):
-            values = {n: p.above + (p.value - p.above) * factor for n, p in self.parameters.items()}
-            values |= {symbol.name: 0.7 * factor for symbol in also}
-            top = float(limit.subs(self._symbolic(values)))
-            bottom = float(least.subs(self._symbolic(values)))
-            span = 1.0 if math.isinf(top) else (top - bottom) / 1.001
-            reach = (-3, 3) if math.isinf(top) else (-3, 0)
-            right_side = (bottom + span * np.logspace(*reach, 25)).astype(kind)
-            with np.errstate(all="ignore"):
-                numbers = {k: kind(x) for k, x in values.items()}
-                x = np.asarray(found(np, right_side, **numbers)) + 0 * right_side
-                residual = np.abs(held(np, x, **numbers) - right_side) / np.abs(right_side)
-            if x.dtype != kind or not (np.isfinite(x).all() and (x >= 0).all()):
-                return math.inf
-            worst = max(worst, float(np.where(np.isfinite(residual), residual, np.inf).max()))
-        return worst
-
-    def _limit(self, expression: sp.Expr, at) -> sp.Expr:
-        """Limit in r; p > 1 and the like are said by a shift, which sympy understands."""
-        shifted = {
-            sp.Symbol(name, positive=True): p.above + sp.Symbol(f"{name}_", positive=True)
-            for name, p in self.parameters.items()
-            if p.above
-        }
-        exact = {k: sp.nsimplify(e, rational=True) for k, e in shifted.items()}
-        if expression.has(sp.Piecewise):  # the piece that holds there
-            there = {**self._symbolic(self.defaults), r: 10**30 if at is sp.oo else 10**-30}
-            expression = expression.replace(
-                lambda e: isinstance(e, sp.Piecewise),
-                lambda e: next(value for value, when in e.args if when.subs(there) == True),  # noqa: E712
-            )
-        lifted = _simplified(expression.subs(exact))
-        found = within(_SOLVE_SECONDS, lambda: sp.limit(lifted, r, at, "+"), sp.nan)
-        if found in (sp.nan, sp.zoo) or found.has(sp.Limit, sp.AccumBounds, sp.sign, r):
-            raise InputError(f"no limit of {expression} as r → {at} is known: write φ otherwise")
-        back = {
-            sp.Symbol(f"{k.name}_", positive=True): k - self.parameters[k.name].above for k in exact
-        }
-        return sp.nsimplify(found.subs(back), rational=True) if back else found
-
-    @staticmethod
-    def _symbolic(values: Mapping[str, float]) -> dict[sp.Symbol, float]:
-        return {sp.Symbol(name, positive=True): value for name, value in values.items()}
+        equation = Equation(self.slope, r, v, self.slope_limit, self.slope_start)
+        return equation.root(self.parameters)
 
     # ---- numbers --------------------------------------------------------------------------------
 
@@ -460,62 +376,13 @@ class Derivation:
         return {name: p.value for name, p in self.parameters.items()}
 
     @cached_property
-    def source(self) -> str:
-        """Generated code of the profile: functions of arrays of any library."""
-        names = list(self.parameters)
-        k = sp.Symbol("k", positive=True)
-        formulas = [
-            ("value", ["r"], self._psi, "ψ(r)"),
-            ("slope", ["r"], self.slope, "ψ'(r)"),
-            ("curvature", ["r"], self.curvature, "ψ''(r)"),
-            ("excess", ["r"], self.excess, "F(r) = r·ψ'(r) − ψ(r)"),
-            ("slope_start", [], self.slope_start, "ψ'(0+)"),
-            ("slope_limit", [], self.slope_limit, "ψ'(∞)"),
-            ("excess_limit", [], self.excess_limit, "F(∞)"),
-            ("extract", [], self.extract, "δ"),
-            ("radius", ["c"], self.radius, "r* with F(r*) = c"),
-            ("inverse_slope", ["v"], self._inverse_slope, "ρ with ψ'(ρ) = v"),
-        ]
-        shrunk = self._shrunk
-        if shrunk is not None:
-            single = self._root_error(
-                *(shrunk, r + k * self.slope, r, s, sp.oo, k * self.slope_start, (k,)), np.float32
-            )
-            if single <= _SINGLE_TOLERANCE:
-                formulas.append(("shrunk", ["s", "k"], shrunk, "σ with σ + k·ψ'(σ) = s"))
-        ratio = _simplified(self._psi / r**2)
-        if self.norm == 2 and self._psi != 0 and not ratio.has(r):
-            formulas.append(("ridge", [], ratio, "a, where ψ = a·r²"))
-        return "\n\n".join(
-            array_function(name, [*arguments, *names], expression, summary)
-            for name, arguments, expression, summary in formulas
-            if expression is not None
-        )
-
-    @cached_property
-    def _code(self) -> dict[str, Callable]:
-        return compiled(self.source)
-
-    @property
-    def _extract(self) -> Callable:
-        return self._code["extract"]
-
-    @cached_property
     def profile(self) -> Profile:
-        """ψ and what follows from it, compiled."""
-        code = self._code
-        names = (
-            *("value", "slope", "curvature", "excess", "slope_start", "slope_limit"),
-            *("excess_limit", "radius", "shrunk", "inverse_slope", "ridge"),
-        )
-        definition = {
-            "phi": str(self.phi),
-            "norm": self.norm,
-            "ball": self.ball,
-            "extract": str(self.extract),
-        }
-        formulas = {name: code.get(name) for name in names}
-        return Profile(self.norm, self.ball, **formulas, definition=definition, source=self.source)
+        """ψ and what follows from it, as compiled array code."""
+        return make_profile(self)
+
+    def module(self) -> str:
+        """Source of a NumPy and torch module that stands alone: :func:`codegen.standalone`."""
+        return standalone(self)
 
     def term(
         self,
@@ -582,86 +449,16 @@ class Derivation:
             self.parameters[name].check(name, value)
             values[name] = value
         numbers = {name: np.asarray(value, np.float64) for name, value in values.items()}
+        with np.errstate(invalid="ignore"):  # an infinite weight is refused by the term
+            extract = self.profile.extract(np, **numbers) * np.asarray(weight)
         return {
             "profile": self.profile,
             "price": self.price if price is None else price,
             "bound": self.bound if bound is None else bound,
             "weight": weight,
-            "extract": self._extract(np, **numbers) * np.asarray(weight),
+            "extract": extract,
             "parameters": numbers,
         }
-
-    def validate(self) -> None:
-        """Raise InputError unless the numbers make sense: see :func:`derive`."""
-        for name, parameter in self.parameters.items():
-            parameter.check(name, parameter.value)
-        values = self._symbolic(self.defaults)
-        shown = self.phi
-        start = within(_SOLVE_SECONDS, lambda: sp.limit(self._psi.subs(values), r, 0, "+"), sp.nan)
-        if start.is_number and start.is_finite and abs(start) < 1e-12:
-            start = sp.S.Zero
-        if start != 0:
-            raise InputError(f"φ(0) must be 0: {shown} is {_plain(start)} at r = 0")
-        code = compiled(
-            "\n".join(
-                array_function(name, ["r", *self.parameters], e, name)
-                for name, e in (("value", self._psi), ("slope", self.slope))
-            )
-        )
-        with np.errstate(all="ignore"):
-            value = code["value"](np, _GRID, **self.defaults) + 0 * _GRID
-            slope = code["slope"](np, _GRID, **self.defaults) + 0 * _GRID
-        # an exponential may overflow far out: judge it where it is a number
-        known = np.isfinite(value) & np.isfinite(slope)
-        first = int(np.argmin(known)) if not known.all() else len(_GRID)
-        if first < 1000 or np.iscomplexobj(value):
-            raise InputError(f"{shown} is no real number at r = {_GRID[min(first, 2000)]:.3g}")
-        slope = slope[:first]
-        if slope[0] < -1e-12:
-            at = _GRID[0]
-            raise InputError(f"φ decreases: the slope of {shown} is {slope[0]:.3g} at r = {at:.3g}")
-        drop = np.diff(slope)
-        worst = drop + 1e-9 * np.abs(slope[:-1])
-        if (worst < 0).any():
-            # the clearest point, not the first one that rounding might doubt
-            at = int((drop / np.diff(_GRID[:first])).argmin())
-            left, right = _GRID[at], _GRID[at + 1]
-            raise InputError(
-                f"φ is not convex: the slope of {shown} falls from {slope[at]:.6g} at "
-                f"r = {left:.4g} to {slope[at + 1]:.6g} at r = {right:.4g}"
-            )
-        delta = self.extract.subs(values)
-        if not (delta.is_number and delta >= 0):
-            raise InputError(f"the extraction must not be negative: {self.extract} is {delta}")
-        self.term()
-
-
-def _plain(number: sp.Expr) -> str:
-    return f"{float(number):g}" if number.is_number and number.is_finite else "not finite"
-
-
-def _simplified(expression: sp.Expr) -> sp.Expr:
-    return within(_SIMPLIFY_SECONDS, lambda: sp.simplify(expression), expression)
-
-
-def _below(expression: sp.Expr, lesser: sp.Symbol, limit: sp.Expr) -> sp.Expr:
-    """Simplified for ``lesser`` below ``limit``, which is said by limit = lesser + something."""
-    if not limit.is_Symbol:
-        return _simplified(expression)
-    rest = sp.Symbol("rest", positive=True)
-    lifted = _simplified(expression.subs(limit, lesser + rest))
-    return _simplified(lifted.subs(rest, limit - lesser))
-
-
-def _power(expression: sp.Expr, unknown: sp.Symbol) -> tuple[sp.Expr, sp.Expr] | None:
-    """(K, e) with expression = K·unknown^e, or None."""
-    if not expression.has(unknown) or expression.has(sp.Piecewise):
-        return None
-    exponent = _simplified(unknown * sp.diff(expression, unknown) / expression)
-    if exponent.has(unknown) or exponent == 0:
-        return None
-    factor = _simplified(expression / unknown**exponent)
-    return None if factor.has(unknown) else (factor, exponent)
 
 
 class _Verb(ModuleType):

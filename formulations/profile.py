@@ -37,6 +37,8 @@ class Profile:
         ψ, ψ', ψ'' and F(r) = r·ψ'(r) − ψ(r), which does not decrease.
     slope_start, slope_limit, excess_limit : formulas of nothing
         ψ'(0+), and the limits of ψ' and of F as r → ∞.
+    extract : formula of nothing
+        δ.
     radius : formula of c, or None
         r* with F(r*) = c, right where c is below ``excess_limit``.
     shrunk : formula of (s, k), or None
@@ -60,6 +62,7 @@ class Profile:
     slope_start: Formula
     slope_limit: Formula
     excess_limit: Formula
+    extract: Formula
     radius: Formula | None
     shrunk: Formula | None
     inverse_slope: Formula | None

@@ -67,22 +67,34 @@ def prox(term: Term, size: Array, step: Array, layout: Layout) -> Array:
     """
     xp = array_namespace(size)
     profile, zero = term.profile, layout.sum(0 * size)
-    least = zero + xp.finfo(size.dtype).eps
+    # below, x is lost in the rounding of v − x; a smaller indicator counts as 0
+    least = zero + xp.finfo(size.dtype).eps ** 0.5
     if profile.order == 2:
         return _prox_in_box(term, size, step, layout)
 
+    bound, order = term.bound + zero, profile.order
+
     def inner(y):
-        return shrunk(term, size, step, y, layout.spread(term.bound * y), layout)
+        return shrunk(term, size, step, y, layout.spread(bound * y), layout)
 
     def derivative(y):
+        # φ_B* at its maximiser x/y is F there and what the box's multipliers add; as a difference
+        # of its terms it would cancel where y is small
         x, norm = inner(y)
-        # φ_B* at its maximiser x/y
-        return term.price + term.phi(norm / y) - layout.sum((size - x) * x) / (step * y)
+        alive = norm > 0
+        r = xp.where(alive, norm, zero + 1) / y
+        slope = step * term.slope(r) / (r * y) ** (order - 1)
+        over = size - x - layout.spread(slope) * x ** (order - 1)
+        at_bound = (x >= layout.spread(bound * y)) & (over > 0)
+        multipliers = layout.sum(xp.where(at_bound, over, 0 * over))
+        limited = bound < float("inf")
+        paid = xp.where(limited, bound, zero) * multipliers / step
+        return xp.where(alive, term.price - term.excess(r) - paid, term.price + zero)
 
     y = bracketed(derivative, least, zero + 1)
-    x, _ = inner(y)
     # at y = 0 only the recession function, without a bound, leaves anything
-    recedes = xp.isinf(term.bound + zero) & xp.isinf(term.radius + zero)
+    recedes = xp.isinf(bound) & xp.isinf(term.radius + zero)
+    x, _ = inner(xp.where(recedes, least**4, y))
     return xp.where(layout.spread((y > least) | recedes), x, 0 * x)
 
 

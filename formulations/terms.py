@@ -165,7 +165,8 @@ class Term:
         xp = array_namespace(like)
 
         def convert(value):
-            return xp.asarray(np.asarray(value, np.float64), dtype=like.dtype, device=like.device)
+            own = np.array(value) if isinstance(value, np.ndarray | float) else value
+            return xp.asarray(own, dtype=like.dtype, device=like.device)
 
         return self._changed(convert, self._NUMBERS, parameters=True)
 

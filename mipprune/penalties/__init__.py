@@ -195,8 +195,10 @@ class GroupPenalty:
             lambda x: x.new_zeros(count).scatter_reduce_(0, owner, x, "amax"),
             lambda x: x.expand(count)[owner],
         )
-        size = torch.cat([part.abs().flatten() for part in parts]).to(self._dtype)
-        found = self.term.take(searched).prox_by_search(size, step, layout)
+        # nested searches need the digits
+        size = torch.cat([part.abs().flatten() for part in parts]).double()
+        term = self.term.take(searched).to(size)
+        found = term.prox_by_search(size, step, layout)
         pieces = found.split([part.numel() for part in parts])
         for rows, mask, part, piece in zip(self._rows, inside, parts, pieces, strict=True):
             new = part.sign() * piece.view(part.shape).to(part.dtype)
