@@ -19,7 +19,7 @@ from formulations.derive import Derivation
 from formulations.nested import NestedTerm
 from formulations.terms import Term
 
-_POINTS, _NESTED_POINTS = 60, 8
+_POINTS, _NESTED_POINTS = 40, 6
 _SIZES = (1, 3)
 _ROUNDS = 80
 # Nested indicators are judged on two blocks, one of them a single group.
@@ -229,7 +229,7 @@ class _Judge:
             value = highs.getInfo().objective_function_value
             y, t = np.maximum(solution[:, 0], 1e-12), solution[:, 1]
             # y = 0 is as far as the cuts so far can say: one further out may move it
-            r, far = np.minimum(1 / y, 10 * r), y * r < 0.1
+            r, far = np.minimum(1 / y, 2 * r), 2 * y * r < 1
             true = np.array([a * self._phi(b) for a, b in zip(y, r, strict=True)])
             if not far.any() and (norms * (true - t)).sum() / unit <= 1e-9 * value:
                 break
@@ -284,7 +284,7 @@ class _Judge:
                 return 0.5 * float(((point - v) ** 2).sum()) + step * self._value(point)
 
             best = here = cost(x)
-            for line in (v, x if x.any() else v, *self.rng.normal(size=(3, *v.shape))):
+            for line in (v, x if x.any() else v, *self.rng.normal(size=(2, *v.shape))):
                 reach = 2 * np.abs(v).max() / np.abs(line).max()
                 for width in (reach, 1e-3 * reach):
                     found = minimize_scalar(

@@ -262,20 +262,26 @@ class Derivation:
     @cached_property
     def regimes(self) -> sp.Piecewise:
         """h(w) − δ‖w‖² where r* is finite, with the condition of each regime."""
-        if self.excess_limit == 0:
-            return self.recession
-        free, kept = self.incline * s, self.psi.subs(r, s) + c
-        pieces = [(free, self._free), (self._bound_piece, True), (kept, True)]
-        if self.bounded:
-            pieces[1] = (self._bound_piece, s <= self.root)
-        else:
-            del pieces[1]
-        return self._piecewise(pieces)
+        return _piecewise(self._pieces)
 
-    @property
-    def _free(self) -> sp.Basic:
+    @cached_property
+    def recession(self) -> sp.Expr | None:
+        """h(w) − δ‖w‖² where c ≥ F(∞), so that no r* is finite; None where that cannot be."""
+        if self.excess_limit == sp.oo:
+            return None
+        h = self._bound_piece if self.bounded else self.slope_limit * s
+        return simplified(h) - self.extract * s**2
+
+    @cached_property
+    def _pieces(self) -> list[tuple[sp.Expr, sp.Basic]]:
+        if self.excess_limit == 0:
+            return [(self.recession, sp.true)]
         inside = s <= self.root
-        return sp.And(m / M <= s / self.root, inside) if self.bounded else inside
+        pieces = [(self.incline * s, inside), (self.psi.subs(r, s) + c, sp.true)]
+        if self.bounded:
+            pieces[0] = (self.incline * s, sp.And(m / M <= s / self.root, inside))
+            pieces.insert(1, (self._bound_piece, inside))
+        return [(simplified(h) - self.extract * s**2, when) for h, when in pieces]
 
     @property
     def _bound_piece(self) -> sp.Expr:
@@ -283,28 +289,12 @@ class Derivation:
         return sp.simplify(share * self.psi.subs(r, s / share)) + c * share
 
     @cached_property
-    def recession(self) -> sp.Piecewise | None:
-        """h(w) − δ‖w‖² where c ≥ F(∞), so that no r* is finite; None where that cannot be."""
-        if self.excess_limit == sp.oo:
-            return None
-        if self.bounded:
-            return self._piecewise([(self._bound_piece, True)])
-        return self._piecewise([(self.slope_limit * s, True)])
-
-    def _piecewise(self, pieces) -> sp.Piecewise:
-        return sp.Piecewise(
-            *((simplified(value) - self.extract * s**2, when) for value, when in pieces),
-            evaluate=False,
-        )
-
-    @cached_property
     def gradient(self) -> tuple[sp.Piecewise, sp.Piecewise]:
         """Derivatives of the regularizer by s and by m, by regime; at w = 0 both are taken as 0."""
-        along, across = [], []
-        for value, condition in self.regimes.args:
-            along.append((simplified(sp.diff(value, s)), condition))
-            across.append((simplified(sp.diff(value, m)), condition))
-        return sp.Piecewise(*along, evaluate=False), sp.Piecewise(*across, evaluate=False)
+        return tuple(
+            _piecewise([(simplified(sp.diff(h, by)), when) for h, when in self._pieces])
+            for by in (s, m)
+        )
 
     @cached_property
     def prox(self) -> sp.Piecewise | None:
@@ -459,6 +449,10 @@ class Derivation:
             "extract": extract,
             "parameters": numbers,
         }
+
+
+def _piecewise(pieces: list[tuple[sp.Expr, sp.Basic]]) -> sp.Piecewise:
+    return sp.Piecewise(*pieces, evaluate=False) if len(pieces) > 1 else pieces[0][0]
 
 
 class _Verb(ModuleType):

@@ -45,7 +45,7 @@ def validate(derivation: Derivation) -> None:
     drop = np.diff(slope)
     if (drop < -1e-9 * np.abs(slope[:-1])).any():
         # the clearest point, not the first one that rounding might doubt
-        at = int((drop / np.diff(grid)).argmin())
+        at = int((drop / (np.abs(slope[:-1]) + np.abs(slope[1:]) + 1e-300)).argmin())
         raise InputError(
             f"φ is not convex: the slope of {shown} falls from {slope[at]:.6g} at "
             f"r = {grid[at]:.4g} to {slope[at + 1]:.6g} at r = {grid[at + 1]:.4g}"

@@ -125,6 +125,81 @@ def compare(
     _write(json_file, {"problem": problem, "rows": rows})
 
 
+@app.command(
+    epilog="Examples: mipprune derive 'a*r**3' price=2 | mipprune derive pseudo-huber price=1.5 "
+    "--plot huber.png | mipprune derive mine.py:term --latex"
+)
+def derive(
+    term: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Argument(
+            metavar="[TERM]",
+            help="φ as an expression in the norm r, a name of --list, or FILE.py:NAME.",
+            show_default=False,
+        ),
+    ] = None,
+    words: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Argument(
+            metavar="KEY=VALUE",
+            help="price, bound, ball, norm, extract, block_price, or a parameter of φ.",
+            show_default=False,
+        ),
+    ] = None,
+    catalogue: Annotated[bool, typer.Option("--list", help="List the terms that ship.")] = False,
+    as_latex: Annotated[bool, typer.Option("--latex", help="Print LaTeX instead.")] = False,
+    python: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(metavar="FILE.py", help="Write a NumPy and torch module that stands alone."),
+    ] = None,
+    plot: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(metavar="FILE", help="Draw penalty and keep-score (.png or .svg)."),
+    ] = None,
+    json_file: _Json = None,
+) -> None:
+    """Derive a regularizer from the shrinkage φ and the price of a pruning MIP, and check it."""
+    if catalogue:
+        from mipprune.report.derivations import print_catalogue
+
+        print_catalogue()
+        return
+    if term is None:
+        raise InputError("name a term: an expression such as 'a*r**3', a name of --list or FILE.py")
+    for path, name in ((python, "--python"), (plot, "--plot"), (json_file, "--json")):
+        _check_writable(path, name)
+    if plot and plot.suffix not in {".png", ".svg"}:
+        raise InputError(f"--plot {plot}: a picture is written as .png or .svg")
+    if python and python.suffix != ".py":
+        raise InputError(f"--python {python}: a module is written as .py")
+
+    from formulations.catalogue import find
+    from formulations.checks import check
+    from formulations.statements import latex
+    from mipprune.config import term_options
+    from mipprune.report.derivations import as_json, draw_derivation, print_checks, print_derivation
+    from mipprune.report.tables import status
+
+    derivation = find(term, **term_options(words or []))
+    if as_latex:
+        typer.echo(latex(derivation))
+    else:
+        print_derivation(derivation)
+    with status() as show:
+        show("checking")
+        checks = check(derivation)
+    if not as_latex:
+        print_checks(checks)
+    if python:
+        python.write_text(derivation.module(), encoding="utf-8")
+    if plot:
+        draw_derivation(plot, derivation)
+    _write(json_file, as_json(derivation, checks))
+    failed = [c.name for c in checks if not c.passed]
+    if failed:
+        raise RuntimeError(f"{len(failed)} checks failed: {', '.join(failed)}")
+
+
 @app.command(epilog="Example: mipprune recipes")
 def recipes(json_file: _Json = None) -> None:
     """List the recipes that ship."""
@@ -147,10 +222,10 @@ def recipes(json_file: _Json = None) -> None:
     _write(json_file, found)
 
 
-def _check_writable(path: Path | None) -> None:
+def _check_writable(path: Path | None, option: str = "--json") -> None:
     """Before the work, not after it."""
     if path and not path.parent.is_dir():
-        raise InputError(f"--json {path}: there is no folder {path.parent}")
+        raise InputError(f"{option} {path}: there is no folder {path.parent}")
 
 
 def _write(path: Path | None, value: Any) -> None:

@@ -232,6 +232,33 @@ def configure(
         raise InputError(_explain(error, kind)) from None
 
 
+def term_options(words: Sequence[str]) -> dict[str, Any]:
+    """``key=value`` words of a term, as :func:`formulations.derive` takes them.
+
+    Raises
+    ------
+    InputError
+        If a word has no ``=``, or a value is no number where one must be.
+    """
+    options: dict[str, Any] = {}
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not equals or not key:
+            raise InputError(f"{word!r} is not of the form key=value")
+        if key == "extract":
+            options[key] = text
+        elif key == "ball":
+            if text not in ("true", "false"):
+                raise InputError(f"{word}: ball is true or false")
+            options[key] = text == "true"
+        else:
+            try:
+                options[key] = float(text)
+            except ValueError:
+                raise InputError(f"{word}: {text!r} is not a number") from None
+    return options
+
+
 def _copy(value):
     return {k: _copy(v) for k, v in value.items()} if isinstance(value, dict) else value
 

@@ -67,15 +67,15 @@ class GroupPenalty:
         term: Term,
     ):
         self.count = count
-        self._rows = []
+        self.rows = []
         for member in members:
             parameter = parameters[member.tensor]
             group = torch.as_tensor(member.group, device=parameter.device)
             # ungrouped rows go to a slot of their own, behind the groups
-            self._rows.append(
+            self.rows.append(
                 _Rows(parameter, member.axis, torch.where(group < 0, count, group).long())
             )
-        first = self._rows[0].parameter
+        first = self.rows[0].parameter
         self._dtype = torch.promote_types(first.dtype, torch.float32)
         self.term = term.to(torch.zeros(0, dtype=self._dtype, device=first.device))
         self._bounded = bool(torch.isfinite(self.term.bound).any())
@@ -83,10 +83,10 @@ class GroupPenalty:
 
     def norms(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Norm ‖w_j‖_p and peak (‖w_j‖∞, or ‖w_j‖₂ for a ball) of every group, each (count,)."""
-        device, order = self._rows[0].parameter.device, self._order
+        device, order = self.rows[0].parameter.device, self._order
         power = torch.zeros(self.count + 1, dtype=self._dtype, device=device)
         peak = torch.zeros_like(power)
-        for rows in self._rows:
+        for rows in self.rows:
             flat = rows.rows(rows.parameter.detach()).to(self._dtype)
             raised = flat.square() if order == 2 else flat.abs().pow(order)
             power.index_add_(0, rows.group, raised.sum(1))
@@ -107,7 +107,7 @@ class GroupPenalty:
         """Add the gradient of Σ_j h(w_j) to every parameter's ``grad``."""
         norm, peak = self.norms()
         radial, axial = map(_with_zero, self.term.slopes(norm, peak))
-        for rows in self._rows:
+        for rows in self.rows:
             along = rows.parameter
             if self._order != 2:
                 along = along.sign() * along.abs().pow(self._order - 1)
@@ -117,11 +117,11 @@ class GroupPenalty:
         # −1 never equals a magnitude: no peak is looked for in ungrouped rows
         peak = torch.cat([peak, peak.new_full((1,), -1)])
         ties = torch.zeros_like(peak)
-        for rows in self._rows:
+        for rows in self.rows:
             at_peak = rows.parameter.abs() == rows.spread(peak)
             ties.index_add_(0, rows.group, rows.rows(at_peak).sum(1).to(peak.dtype))
         axial = axial / ties.clamp(min=1)
-        for rows in self._rows:
+        for rows in self.rows:
             at_peak = rows.parameter.abs() == rows.spread(peak)
             rows.parameter.grad.add_(rows.parameter.sign() * at_peak * rows.spread(axial))
 
@@ -130,13 +130,12 @@ class GroupPenalty:
         """Replace every group by prox_{step·h} of it: exact zeros, and weights inside the box."""
         factor = self.term.shrinking(*self.norms(), step)
         searched = torch.isnan(factor)
-        simple = bool(self._order == 2) and not self._bounded
-        if not simple and bool(searched.any()):
+        if (self._bounded or self._order != 2) and bool(searched.any()):
             self._search_prox(searched, step)
             factor = torch.where(searched, torch.ones_like(factor), factor)
         factor = _with_zero(factor)
         factor[-1] = 1
-        for rows in self._rows:
+        for rows in self.rows:
             rows.parameter.mul_(rows.spread(factor))
         if self._bounded and not self.term.profile.ball:  # rounding
             self._clip()
@@ -151,7 +150,7 @@ class GroupPenalty:
         if self.term.profile.ball:
             factor = _with_zero(torch.where(outside, self.term.bound / peak, 1.0))
             factor[-1] = 1
-            for rows in self._rows:
+            for rows in self.rows:
                 rows.parameter.mul_(rows.spread(factor))
         else:
             self._clip()
@@ -170,7 +169,7 @@ class GroupPenalty:
     def _clip(self) -> None:
         bound = self.term.bound.expand(self.count)
         bound = torch.cat([bound, bound.new_full((1,), float("inf"))])
-        for rows in self._rows:
+        for rows in self.rows:
             limit = rows.spread(bound).expand_as(rows.parameter)
             torch.clamp(rows.parameter, -limit, limit, out=rows.parameter.data)
 
@@ -179,15 +178,15 @@ class GroupPenalty:
         count = int(searched.sum())
         place = torch.full((self.count + 1,), -1, device=searched.device)
         place[:-1][searched] = torch.arange(count, device=searched.device)
-        inside = [place[rows.group] >= 0 for rows in self._rows]
+        inside = [place[rows.group] >= 0 for rows in self.rows]
         parts = [
             rows.rows(rows.parameter.detach())[mask]
-            for rows, mask in zip(self._rows, inside, strict=True)
+            for rows, mask in zip(self.rows, inside, strict=True)
         ]
         owner = torch.cat(
             [
                 place[rows.group][mask].repeat_interleave(part.shape[1])
-                for rows, mask, part in zip(self._rows, inside, parts, strict=True)
+                for rows, mask, part in zip(self.rows, inside, parts, strict=True)
             ]
         )
         layout = Layout(
@@ -200,7 +199,7 @@ class GroupPenalty:
         term = self.term.take(searched).to(size)
         found = term.prox_by_search(size, step, layout)
         pieces = found.split([part.numel() for part in parts])
-        for rows, mask, part, piece in zip(self._rows, inside, parts, pieces, strict=True):
+        for rows, mask, part, piece in zip(self.rows, inside, parts, pieces, strict=True):
             new = part.sign() * piece.view(part.shape).to(part.dtype)
             moved = rows.parameter.movedim(rows.axis, 0)
             moved[mask] = new.view(new.shape[0], *moved.shape[1:])

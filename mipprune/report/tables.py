@@ -10,17 +10,18 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from mipprune.evaluate import LATENCY_BATCH
-
 _WIDTH = 110  # where the output is no terminal
 
 
-def _console() -> Console:
+def console() -> Console:
+    """The terminal, or plain lines of a fixed width where the output is none."""
     return Console() if sys.stdout.isatty() else Console(width=_WIDTH)
 
 
 def print_measures(networks: Mapping[str, Mapping[str, Any]]) -> None:
     """accuracy, MACs, parameters, file size and latency, one network a row."""
+    from mipprune.evaluate import LATENCY_BATCH  # torch, which other tables do without
+
     table = Table("", "accuracy %", "MACs", "params", "file KiB", f"ms / {LATENCY_BATCH} images")
     for column in table.columns[1:]:
         column.justify = "right"
@@ -33,14 +34,14 @@ def print_measures(networks: Mapping[str, Mapping[str, Any]]) -> None:
             f"{m['bytes'] / 1024:,.0f}",
             f"{m['latency_ms']:.2f}",
         )
-    _console().print(table)
+    console().print(table)
 
 
 def print_result(result: Mapping[str, Any]) -> None:
     """Dense against pruned, and where the run lies."""
     print_measures({"dense": result["dense"], "pruned": result["pruned"]})
     kept = result["kept"]
-    _console().print(
+    console().print(
         f"kept {kept['macs']:.1%} of MACs, {kept['params']:.1%} of parameters; accuracy after "
         f"removal, before fine-tuning: {result['accuracy_removed']:.2f} %",
         f"\nrun folder: {result['folder']} ({result['seconds']:.0f} s on {result['device']})",
@@ -65,7 +66,7 @@ def print_rows(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
             str(row["nodes"]),
             row["status"],
         )
-    _console().print(table)
+    console().print(table)
 
 
 @contextmanager
