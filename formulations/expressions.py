@@ -173,6 +173,10 @@ def compiled(source: str) -> dict[str, Callable]:
     return namespace
 
 
+class _Late(BaseException):
+    """The time is over. No Exception, because sympy catches those and goes on."""
+
+
 def within(seconds: float, work: Callable[[], T], otherwise: T) -> T:
     """The result of symbolic work, or ``otherwise`` if it fails or takes longer.
 
@@ -180,27 +184,26 @@ def within(seconds: float, work: Callable[[], T], otherwise: T) -> T:
     """
 
     def stop(*_):
-        raise TimeoutError
+        raise _Late
 
-    limited = threading.current_thread() is threading.main_thread() and hasattr(signal, "setitimer")
-    if not limited:
-        return _attempt(work, otherwise)
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    main = threading.current_thread() is threading.main_thread()
+    timed = main and hasattr(signal, "setitimer")
+    if timed:
+        before = signal.signal(signal.SIGALRM, stop)
+        # again and again: a first one may be lost in a callback, where nothing can be raised
+        signal.setitimer(signal.ITIMER_REAL, seconds, seconds)
     try:
-        return _attempt(work, otherwise)
-    except TimeoutError:  # between the work's end and the timer's
-        return otherwise
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-
-
-def _attempt(work: Callable[[], T], otherwise: T) -> T:
+        try:
+            return work()
+        finally:
+            if timed:
+                signal.setitimer(signal.ITIMER_REAL, 0)
     # sympy raises almost anything where it has no answer
-    try:
-        return work()
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
         return otherwise
-    except TimeoutError:
+    except _Late:
         return otherwise
+    finally:
+        if timed:  # the timer once more, in case it went off while it was stopped
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)

@@ -178,7 +178,8 @@ class LayerProblem:
     def save(self, path: str | Path) -> None:
         """Write what :meth:`load` reads."""
         term, ridge, more = self.term, self.term.ridge, {}
-        if ridge is None or term.extract.any() or term.blocks is not None:
+        plain = ridge is not None and not term.profile.ball and not term.extract.any()
+        if not plain or term.blocks is not None:
             ridge = term.weight
             more = {f"parameter_{name}": value for name, value in term.parameters.items()}
             more["term"] = json.dumps(term.profile.definition)

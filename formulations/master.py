@@ -86,6 +86,15 @@ class Master:
         """Solve within so many seconds: (y, value). On Ctrl-C cancel and raise."""
         limit = self.highs.getRunTime() + seconds
         self.highs.setOptionValue("time_limit", min(limit, 1e9))
+        if self._solved() != highspy.HighsModelStatus.kOptimal:
+            self.highs.clearSolver()  # HiGHS sometimes gives up from a warm start only
+            if self._solved() != highspy.HighsModelStatus.kOptimal:
+                raise Stopped("numerical")
+        y = np.clip(self.highs.getSolution().col_value[: self.groups], 0, 1)
+        return y, self.highs.getInfo().objective_function_value * self.unit
+
+    def _solved(self) -> highspy.HighsModelStatus:
+        """Run HiGHS in its thread, so that Ctrl-C is heard; how it ended."""
         thread = self.highs.startSolve()
         interrupted = False
         while thread.is_alive():
@@ -99,10 +108,7 @@ class Master:
         status = self.highs.getModelStatus()
         if status == highspy.HighsModelStatus.kTimeLimit:
             raise Stopped("time_limit")
-        if status != highspy.HighsModelStatus.kOptimal:
-            raise Stopped("numerical")
-        y = np.clip(self.highs.getSolution().col_value[: self.groups], 0, 1)
-        return y, self.highs.getInfo().objective_function_value * self.unit
+        return status
 
     def _drop_slack_cuts(self):
         basic = highspy.HighsBasisStatus.kBasic
