@@ -89,6 +89,14 @@ class Run:
     def execute(self) -> dict[str, Any]:
         """Run all phases that are left."""
         self.started = time.perf_counter()
+        # weights on their way to zero pass through numbers with which a CPU is 100 times slower
+        torch.set_flush_denormal(True)
+        try:
+            return self._execute()
+        finally:
+            torch.set_flush_denormal(False)
+
+    def _execute(self) -> dict[str, Any]:
         with Progress(self.folder, self._steps()) as self.progress:
             if self.resume:
                 self._restore()
