@@ -75,7 +75,7 @@ def _from_file(path: Path, name: str) -> Derivation:
         found = runpy.run_path(str(path))
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path} does not run: {type(error).__name__}: {reason}") from None
     if not isinstance(found.get(name), Derivation):

@@ -1,9 +1,10 @@
 """The checks that a derivation runs on itself: closed forms against independent computations.
 
 Each check draws random groups of weights over all regimes, compares, and reports its largest error
-with the point that shows it. Nothing here uses the formulas that it judges: the projection is found
-by scalar minimisation over y and, once more, by HiGHS on perspective cuts; gradients come from
-differences; proximal steps and conjugates are held against their definitions.
+with the point that shows it. A formula is judged by what it was derived from, φ, its slope and the
+definition: the projection by scalar minimisation over y and, once more, by HiGHS on perspective
+cuts; the keep-score by what it costs; gradients by differences; proximal steps and conjugates by
+their definitions.
 """
 
 from __future__ import annotations
@@ -180,9 +181,12 @@ class _Judge:
                 brute += least(
                     lambda z, x=inside, C=price: sum(group(v, z) for v in x) + C * z, 0.0, 1.0
                 )
-            return abs(self._h(w) - brute) / brute
+            # the keep-score is the y at which this minimum is
+            y = self.term.keep(w)
+            kept = self.hull.perspective(w, y).sum() + self.hull.prices(y)
+            return max(abs(self._h(w) - brute), abs(kept - brute)) / brute
 
-        return self._worst("h = min over y, by brute force", 1e-7, error)
+        return self._worst("h = min over y, by brute force, at y*", 1e-7, error)
 
     def _blocks(self) -> list[tuple[np.ndarray, float]]:
         if not self.nested:
@@ -200,21 +204,26 @@ class _Judge:
         alive = norms > 0
         norms, peaks = norms[alive], peaks[alive]
         blocks, count, unit = self._blocks(), len(norms), norms.sum()
+        # all columns of order 1, whatever the units of price and weights
+        incline = float(self.term.incline) or self.price / self.bound
         highs = highspy.Highs()
         highs.silent()
-        # columns y/s and t/s of every group, z of every block
+        # columns r*·y/s and t/(s·incline) of every group, z of every block
+        scale = self.scale
         for s, m in zip(norms, peaks, strict=True):
-            highs.addVar(m / self.bound / s, 1 / s)
+            highs.addVar(scale * m / self.bound / s, scale / s)
             highs.addVar(0, highspy.kHighsInf)
-        costs = np.ravel(np.stack([norms * self.price, norms], axis=1)) / unit
+        price = self.price / (scale * incline)
+        costs = np.ravel(np.stack([norms * price, norms], axis=1)) / unit
         for block, price in blocks:
             if price:
                 z = highs.getNumCol()
                 highs.addVar(0, 1)
-                costs = np.append(costs, price / unit)
+                costs = np.append(costs, price / (unit * incline))
                 for j in np.flatnonzero(np.isin(np.flatnonzero(alive), block)):
                     columns = np.array([z, 2 * j], np.int32)
-                    highs.addRow(0, highspy.kHighsInf, 2, columns, np.array([1.0, -norms[j]]))
+                    values = np.array([1.0, -norms[j] / scale])
+                    highs.addRow(0, highspy.kHighsInf, 2, columns, values)
         highs.changeColsCost(len(costs), np.arange(len(costs), dtype=np.int32), costs)
         r = np.maximum(norms, 1e-3 * self.scale)
         for _ in range(_ROUNDS):
@@ -223,17 +232,18 @@ class _Judge:
                     float(f(np.asarray(r[j]))) for f in (self.term.slope, self.term.excess)
                 )
                 columns = np.array([2 * j, 2 * j + 1], np.int32)
-                highs.addRow(slope, highspy.kHighsInf, 2, columns, np.array([excess, 1.0]))
+                values = np.array([excess / (scale * incline), 1.0])
+                highs.addRow(slope / incline, highspy.kHighsInf, 2, columns, values)
             highs.run()
             solution = np.array(highs.getSolution().col_value[: 2 * count]).reshape(-1, 2)
             value = highs.getInfo().objective_function_value
-            y, t = np.maximum(solution[:, 0], 1e-12), solution[:, 1]
+            y, t = np.maximum(solution[:, 0] / scale, 1e-12 / scale), solution[:, 1] * incline
             # y = 0 is as far as the cuts so far can say: one further out may move it
             r, far = np.minimum(1 / y, 2 * r), 2 * y * r < 1
             true = np.array([a * self._phi(b) for a, b in zip(y, r, strict=True)])
-            if not far.any() and (norms * (true - t)).sum() / unit <= 1e-9 * value:
+            if not far.any() and (norms * (true - t)).sum() / (unit * incline) <= 1e-9 * value:
                 break
-        return value * unit
+        return value * unit * incline
 
     def gradient(self) -> Check:
         """∇(h − δ‖w‖²) against central differences, away from the kinks."""

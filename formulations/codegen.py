@@ -169,7 +169,13 @@ _MODULE = textwrap.dedent(
         INCLINE = (_number(_psi, RADIUS) + PRICE) / RADIUS
     else:
         INCLINE = _number(_slope_limit)
+    SLOPE_LIMIT, EXCESS_LIMIT = _number(_slope_limit), _number(_excess_limit)
     EXTRACT = _number(_extract)
+
+
+    def _or(xp, values, limit):
+        """A formula may overflow far out, where its limit is as good."""
+        return xp.where(xp.isfinite(values), values, xp.full_like(values, limit))
 
 
     def _measure(w):
@@ -241,7 +247,7 @@ _PROX = textwrap.dedent(
         xp = _library(size)
 
         def point(n):
-            level = step * _slope(xp, n, **PARAMETERS) / n
+            level = step * _or(xp, _slope(xp, n, **PARAMETERS) + 0 * n, SLOPE_LIMIT) / n
             return xp.minimum(size / (1 + level)[:, None], limit)
 
         def gap(n):
@@ -284,8 +290,8 @@ _PROX = textwrap.dedent(
             # c − φ*: F, and what the bound's multipliers add
             u = inner(y)
             r = xp.clip((u**2).sum(-1) ** 0.5, 0, BOUND) if BALL else (u**2).sum(-1) ** 0.5
-            slope = _slope(xp, r, **PARAMETERS) + zero
-            excess = _excess(xp, r, **PARAMETERS) + zero
+            slope = _or(xp, _slope(xp, r, **PARAMETERS) + zero, SLOPE_LIMIT)
+            excess = _or(xp, _excess(xp, r, **PARAMETERS) + zero, EXCESS_LIMIT)
             if math.isinf(BOUND):
                 return PRICE - excess
             if BALL:

@@ -12,6 +12,7 @@ numeric :class:`formulations.terms.Term` objects for solvers and trainers.
 
 from __future__ import annotations
 
+import keyword
 import math
 import sys
 from collections.abc import Mapping
@@ -47,7 +48,7 @@ from formulations.symbolic import (
     y,
 )
 from formulations.terms import Term
-from formulations.validation import validate
+from formulations.validation import check_parameters, validate
 
 if TYPE_CHECKING:
     from formulations.nested import NestedTerm
@@ -100,11 +101,11 @@ def derive(
     """
     known = {**PARAMETERS}
     for name, value in parameters.items():
-        if name in RESERVED or not name.isidentifier():
+        if name in RESERVED or not name.isidentifier() or keyword.iskeyword(name):
             raise InputError(f"{name!r} cannot name a parameter: it has a meaning of its own")
         if not isinstance(value, Parameter):
             above = PARAMETERS[name].above if name in PARAMETERS else 0.0
-            value = Parameter(float(value), above)
+            value = Parameter(_number(name, value), above)
         known[name] = value
     symbols = {"r": r, **{name: sp.Symbol(name, positive=True) for name in known}}
     psi = _expression(phi, symbols)
@@ -114,21 +115,37 @@ def derive(
     if spare:
         raise InputError(f"the parameter {spare[0]!r} does not occur in {psi}")
     chosen = {name: value for name, value in known.items() if name in used}
+    norm, price, bound = (
+        _number(name, value)
+        for name, value in {"norm": norm, "price": price, "bound": bound}.items()
+    )
     if not norm >= 1 or not math.isfinite(norm):
         raise InputError(f"norm must be a number from 1: it is {norm:g}")
     if ball and norm != 2:
         raise InputError("the bound ‖w‖₂ ≤ M goes with the norm ‖·‖₂; others take ‖w‖∞ ≤ M")
+    if block_price is not None:
+        block_price = _number("block_price", block_price)
     for name, value in {"price": price, "bound": bound, "block_price": block_price}.items():
         if value is not None and not value > 0:
             raise InputError(f"{name} must be positive: it is {value:g}")
+        if value is not None and name != "bound" and math.isinf(value):
+            raise InputError(f"{name} must be a finite number: it is {value:g}")
     if block_price is not None and (norm != 2 or math.isfinite(bound) or delta != 0):
         raise InputError("nested indicators go with the norm ‖·‖₂, without bound or extraction")
-    derivation = Derivation(
-        psi, chosen, float(price), float(bound), ball, float(norm), delta, block_price
-    )
-    validate(derivation)
-    derivation.term()
+    derivation = Derivation(psi, chosen, price, bound, ball, norm, delta, block_price)
+    try:
+        validate(derivation)
+        derivation.term()
+    except (ArithmeticError, TypeError) as error:
+        raise InputError(f"{psi} cannot be evaluated: {error}") from None
     return derivation
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise InputError(f"{name} must be a number: it is {value!r}") from None
 
 
 def _expression(given: str | float | sp.Expr, symbols: Mapping[str, sp.Symbol]) -> sp.Expr:
@@ -136,7 +153,11 @@ def _expression(given: str | float | sp.Expr, symbols: Mapping[str, sp.Symbol]) 
         return parse(given, symbols)
     if not isinstance(given, int | float | sp.Expr):
         raise InputError(f"{given!r} is not an expression")
-    expression = sp.nsimplify(given, rational=True) if isinstance(given, float) else sp.S(given)
+    if isinstance(given, float):
+        if not math.isfinite(given):
+            raise InputError(f"{given} is not a finite number")
+        given = sp.nsimplify(given, rational=True)
+    expression = sp.S(given)
     for symbol in expression.free_symbols:
         if symbol.name not in symbols:
             known = ", ".join(symbols)
@@ -325,7 +346,12 @@ class Derivation:
     def conjugate(self) -> sp.Expr | None:
         """h*(v) = max(0, ψ*(v) − c) of the dual norm v, without the bound."""
         star = self.shrinkage_conjugate
-        return None if star is None else sp.Max(0, star - c)
+        if star is None:
+            return None
+        paid = sp.Max(0, star - c)
+        if self.slope_start == 0:
+            return paid
+        return sp.Piecewise((0, v <= self.slope_start), (paid, True), evaluate=False)
 
     @cached_property
     def block_indicator(self) -> sp.Expr | None:
@@ -438,6 +464,8 @@ class Derivation:
                 raise InputError(f"unknown parameter {name!r}: φ has {known}")
             self.parameters[name].check(name, value)
             values[name] = value
+        if parameters:
+            check_parameters(self, values)
         numbers = {name: np.asarray(value, np.float64) for name, value in values.items()}
         with np.errstate(invalid="ignore"):  # an infinite weight is refused by the term
             extract = self.profile.extract(np, **numbers) * np.asarray(weight)

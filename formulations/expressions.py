@@ -38,6 +38,7 @@ _OPERATORS = {
     ast.Pow: lambda a, b: a**b,
 }
 _LONGEST = 500  # characters
+_BITS = 332  # of a number that is computed: below 1e100
 _LARGEST = 64  # an exponent that is a number, and digits of a number
 
 T = TypeVar("T")
@@ -67,6 +68,15 @@ def parse(text: str, symbols: Mapping[str, sp.Symbol]) -> sp.Expr:
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise InputError(f"{shown!r} is not an expression") from None
 
+    def moderate(part: sp.Expr) -> sp.Expr:
+        """Powers of powers multiply their exponents, and numbers grow."""
+        for power in part.atoms(sp.Pow):
+            if power.exp.is_number and not abs(power.exp) <= _LARGEST:
+                raise InputError(f"{shown!r}: the exponent {power.exp} is too large")
+        if any(max(abs(n.p), n.q).bit_length() > _BITS for n in part.atoms(sp.Rational)):
+            raise InputError(f"{shown!r}: a number is too large")
+        return part
+
     def build(node: ast.AST) -> sp.Expr:
         match node:
             case ast.Constant(value=bool() | str() | bytes() | complex() | None):
@@ -91,7 +101,7 @@ def parse(text: str, symbols: Mapping[str, sp.Symbol]) -> sp.Expr:
                 a, b = build(left), build(right)
                 if isinstance(op, ast.Pow) and b.is_number and not abs(b) <= _LARGEST:
                     raise InputError(f"{shown!r}: the exponent {b} is too large")
-                return _OPERATORS[type(op)](a, b)
+                return moderate(_OPERATORS[type(op)](a, b))
             case ast.Call(func=ast.Name(id=written), args=args, keywords=[]):
                 name = written.lower()  # sympy itself writes Max, Abs
                 if name not in _FUNCTIONS:
@@ -158,7 +168,7 @@ def array_function(name: str, arguments: Sequence[str], expression: sp.Expr, sum
         expression = expression.rewrite(sp.Piecewise)
     try:
         code = _ArrayPrinter().doprint(expression)
-    except NotImplementedError:
+    except (NotImplementedError, KeyError):
         code = "math."
     if "math." in code:  # a function that the printer above does not rename
         raise InputError(f"the array API has no function for {expression}")

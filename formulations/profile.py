@@ -8,7 +8,7 @@ found here. Everything follows the array API standard.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -74,6 +74,41 @@ class Profile:
     def peak_order(self) -> float:
         """p of the norm that the bound limits: 2 or infinite."""
         return 2.0 if self.ball else float("inf")
+
+    def with_square(self) -> Profile:
+        """The profile of ψ + q·r², q ≥ 0 a further parameter called ``square``."""
+
+        def plus(formula: Formula, more: Callable[..., Array]) -> Formula:
+            def total(xp, *argument, square, **parameters):
+                return formula(xp, *argument, **parameters) + more(square, *argument)
+
+            return total
+
+        def without(formula: Formula) -> Formula:
+            return plus(formula, lambda q: 0 * q)
+
+        def unlimited(formula: Formula) -> Formula:
+            def total(xp, *, square, **parameters):
+                own = formula(xp, **parameters) + 0 * square
+                return xp.where(square > 0, xp.full_like(own, float("inf")), own)
+
+            return total
+
+        return replace(
+            self,
+            value=plus(self.value, lambda q, r: q * r * r),
+            slope=plus(self.slope, lambda q, r: 2 * q * r),
+            curvature=plus(self.curvature, lambda q, r: 2 * q + 0 * r),
+            excess=plus(self.excess, lambda q, r: q * r * r),
+            slope_start=without(self.slope_start),
+            slope_limit=unlimited(self.slope_limit),
+            excess_limit=unlimited(self.excess_limit),
+            extract=without(self.extract),
+            radius=None,
+            shrunk=None,
+            inverse_slope=None,
+            ridge=None,
+        )
 
     def find_radius(self, price: np.ndarray, parameters: Mapping[str, Array]) -> np.ndarray:
         """r* for a price of φ's own unit: inf { r : F(r) ≥ c }, infinite where F stays below c.

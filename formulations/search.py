@@ -45,7 +45,10 @@ class Layout:
             return self.sum(size * size) ** 0.5
         if order == float("inf"):
             return self.max(size)
-        return self.sum(size**order) ** (1 / order)
+        # a high power of a small number underflows
+        peak = self.max(size)
+        scale = peak + (peak == 0)
+        return peak * self.sum((size / self.spread(scale)) ** order) ** (1 / order)
 
 
 def prox(term: Term, size: Array, step: Array, layout: Layout) -> Array:
@@ -132,14 +135,14 @@ def shrunk(
 ) -> tuple[Array, Array]:
     """(x, ‖x‖) of the proximal step of t·y·φ(·/y) within magnitudes ``limit`` (D,).
 
-    By a search for n = ‖x‖: x + κ·x^(p−1) = v with κ = t·φ'(n/y)/n^(p−1), cut at the limit.
+    By a search for n = ‖x‖: with u = x/n, u + (t·φ'(n/y)/n)·u^(p−1) = v/n, cut at the limit.
     """
     xp = array_namespace(size)
     order = term.profile.order
 
     def at(n):
-        level = step * term.slope(n / y) / n ** (order - 1)
-        return xp.minimum(resolvent(size, layout.spread(level), order), limit)
+        level, unit = step * term.slope(n / y) / n, layout.spread(n)
+        return xp.minimum(unit * resolvent(size / unit, layout.spread(level), order), limit)
 
     high = layout.norm(xp.minimum(size, limit), order)
     safe = xp.where(high > 0, high, xp.ones_like(high))

@@ -20,7 +20,7 @@ from formulations.expressions import array_function, compiled, within
 # r: norm of w/y; s: norm of w; m: the norm of w that the bound limits; y, c, M as in the term; C:
 # price of a block; v: dual norm; t: length of a proximal step; k: factor of ψ in one
 r, s, m, y, c, M, C, v, t, k = sp.symbols("r s m y c M C v t k", positive=True)
-RESERVED = {"r", "s", "m", "y", "c", "M", "C", "v", "t", "k", "S", "xp"}
+RESERVED = {"r", "s", "m", "y", "c", "M", "C", "v", "t", "k", "S", "xp", "float"}
 
 _SIMPLIFY_SECONDS = 1.0
 _SOLVE_SECONDS = 1.0

@@ -195,9 +195,18 @@ class Term:
         """The term with another bound M."""
         return replace(self, bound=bound)
 
+    def priced(self, price: Array) -> Term:
+        """The term with another price c."""
+        return replace(self, price=price)
+
     def without_extraction(self) -> Term:
         """The convex term: φ and h with nothing subtracted."""
         return self._changed(lambda v: 0 * v, ("extract",))
+
+    def with_square(self, delta: Array) -> Term:
+        """The term of φ + δ‖w‖², δ ≥ 0 a number or one for each group; the norm must be ‖·‖₂."""
+        parameters = {**self.parameters, "square": np.asarray(delta) / self.weight}
+        return replace(self, profile=self.profile.with_square(), parameters=parameters)
 
     def _changed(self, change: Callable, names: Sequence[str], parameters: bool = False) -> Term:
         other = copy.copy(self)

@@ -126,8 +126,9 @@ def compare(
 
 
 @app.command(
+    context_settings={"ignore_unknown_options": True},  # -r**2 is an expression
     epilog="Examples: mipprune derive 'a*r**3' price=2 | mipprune derive pseudo-huber price=1.5 "
-    "--plot huber.png | mipprune derive mine.py:term --latex"
+    "--plot huber.png | mipprune derive mine.py:term --latex",
 )
 def derive(
     term: Annotated[
@@ -226,6 +227,8 @@ def _check_writable(path: Path | None, option: str = "--json") -> None:
     """Before the work, not after it."""
     if path and not path.parent.is_dir():
         raise InputError(f"{option} {path}: there is no folder {path.parent}")
+    if path and path.is_dir():
+        raise InputError(f"{option} {path} is a folder: name a file")
 
 
 def _write(path: Path | None, value: Any) -> None:

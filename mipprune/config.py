@@ -245,6 +245,8 @@ def term_options(words: Sequence[str]) -> dict[str, Any]:
         key, equals, text = word.partition("=")
         if not equals or not key:
             raise InputError(f"{word!r} is not of the form key=value")
+        if key == "phi":
+            raise InputError(f"{word}: φ is the expression itself, before all key=value words")
         if key == "extract":
             options[key] = text
         elif key == "ball":

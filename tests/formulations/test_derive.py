@@ -287,3 +287,57 @@ def test_symbolic_regimes_have_the_numbers_of_the_term(scale, price, norm):
         term = d.term(price=price, a=scale)
         assume(abs(float(term.radius) / norm - 1) > 1e-6)
         assert float(h) == pytest.approx(float(term.value(np.array([[norm]]))[0]), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("phi", "options", "message"),
+    [
+        ("max(r, 2*r - 1)", {}, "kink: the slope .* jumps from 1 to 2 at r = 1"),
+        ("r**2 + abs(r - 1) + r - 1", {}, "kink|no function"),
+        ("r**2 - 1e-9*r**4", {}, "not convex|decreases"),
+        ("r**2 + 1e-6*sqrt(r)", {}, "not convex"),
+        ("((((r**64)**64)**64)**64)**64", {}, "exponent .* too large"),
+        ("((((9**64)**64)**64)**64)**64*r", {}, "too large"),
+        ("r**2 + sqrt(-1)*r", {}, "not real"),
+        ("sqrt(-r)", {"bound": 1.0}, "not real"),
+        ("1 - sqrt(1 - r)", {}, "no real number at r = 1"),
+        ("a*r**2", {"price": "much"}, "price must be a number"),
+        ("a*r**2", {"price": float("inf")}, "finite"),
+        ("a*r**2", {"block_price": float("inf")}, "finite"),
+        ("a*r**2", {"norm": "two"}, "norm must be a number"),
+        ("a*r**2", {"a": "x"}, "a must be a number"),
+        ("a*r**2", {"extract": float("nan")}, "not a finite number"),
+        ("a*r**2", {"extract": "1/0"}, "not real and finite"),
+        ("float*r**2", {"float": 2.0}, "meaning of its own"),
+        ("r**2", {"lambda": 2.0}, "meaning of its own"),
+    ],
+)
+def test_what_cannot_be_a_shrinkage_is_refused_in_one_line(phi, options, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        derive(phi, **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_parameters_of_a_term_are_judged_like_those_of_the_derivation():
+    derivation = derive("r**2 + (1 - b)*r", b=0.5)
+    with pytest.raises(ValueError, match=r"decreases.*b = 1\.5"):
+        derivation.term(b=1.5)
+    with pytest.raises(ValueError, match="decreases"):
+        derivation.term(b=np.array([0.5, 1.5]))
+
+
+def test_conjugate_is_zero_below_the_slope_at_zero():
+    derivation = derive("a*r**2 + b*r", a=1.0, b=5.0)
+    values = {sp.Symbol(name, positive=True): x for name, x in {"a": 1, "b": 5, "c": 1}.items()}
+    conjugate = derivation.conjugate.subs(values)
+    for dual in (0.01, 4.0, 6.0, 9.0):
+        expected = float(derivation.term(price=1.0).conjugate(np.array([[dual]]))[0])
+        assert float(conjugate.subs(v, dual)) == pytest.approx(expected)
+
+
+def test_module_s_proximal_step_survives_an_overflow():
+    derivation = derive("log(cosh(r))", price=0.3)
+    module = {}
+    exec(derivation.module(), module)
+    v = np.array([[2.0, 0.0], [30.0, 1.0], [0.1, 0.0]])
+    np.testing.assert_allclose(module["prox"](v, 0.5), derivation.term().prox(v, 0.5), atol=1e-9)
