@@ -7,9 +7,12 @@ only :mod:`formulations.terms`, never loads Pyomo or HiGHS.
 from importlib import import_module
 
 _HOME = {
+    "BilinearCost": "budget",
+    "BudgetProblem": "budget",
     "CATALOGUE": "catalogue",
     "Derivation": "derive",
     "LayerProblem": "layer",
+    "Limit": "budget",
     "Parameter": "derive",
     "Partition": "terms",
     "Solution": "solution",

@@ -16,6 +16,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,11 @@ if TYPE_CHECKING:
 
     from formulations.solution import Solution
 
+_SOLVERS = {
+    "branch-and-bound": "branch_and_bound",
+    "highs": "outer_approximation",
+    "scip": "scip",
+}
 _FIELDS = ("G", "B", "c0", "block", "ridge", "cost")
 
 
@@ -341,12 +347,32 @@ class LayerProblem:
         return self.gram - 2 * np.diag(self.per_row(self.term.extract))
 
     @cached_property
+    def plain(self) -> bool:
+        """Whether φ = a‖w‖² for every group, with neither a bound nor nested indicators."""
+        term = self.term
+        simple = term.ridge is not None and not term.profile.ball and term.blocks is None
+        return simple and bool(np.isinf(term.bound).all())
+
+    @cached_property
+    def hessian(self) -> np.ndarray:
+        """G − 2δI + 2aI, (D, D), of the whole objective where φ = a‖w‖²."""
+        return self.curvature + 2 * np.diag(self.per_row(self.term.ridge))
+
+    def transformed(self, gram: np.ndarray, cross: np.ndarray, term: Term) -> LayerProblem:
+        """Another form of this problem, whose data are right by construction and not checked."""
+        other = object.__new__(LayerProblem)
+        fields = {"gram": gram, "cross": cross, "constant": self.constant}
+        for name, value in {**fields, "term": term, "block": self.block}.items():
+            object.__setattr__(other, name, value)
+        return other
+
+    @cached_property
     def _spectrum(self) -> tuple[np.ndarray, np.ndarray]:
         return np.linalg.eigh(self.gram)
 
     # ---- the MIP ----------------------------------------------------------------------------
 
-    def model(self, form: str = "perspective") -> pyo.ConcreteModel:
+    def model(self, form: str = "perspective", cardinality: int | None = None) -> pyo.ConcreteModel:
         """The pruning MIP as a Pyomo model.
 
         Sets
@@ -356,6 +382,7 @@ class LayerProblem:
             indicators z[b] of every block
         Constraints
             y_j ≤ z_b(j), with nested indicators
+            Σ_j y_j ≤ K, with a cardinality K
         Objective
             ½ Σ_n w_nᵀ G w_n − Σ_kn B_kn w_kn + c₀ + Σ_j block[j].cost (+ Σ_b C_b z_b)
 
@@ -363,6 +390,8 @@ class LayerProblem:
         ----------
         form : {"big-m", "perspective"}
             See :mod:`formulations.blocks`. The big-M form takes :meth:`big_m` for M.
+        cardinality : int, optional
+            K, the largest number of groups kept.
         """
         import pyomo.environ as pyo
 
@@ -396,6 +425,9 @@ class LayerProblem:
             )
 
         model.group = pyo.Block(model.J, rule=group)
+        if cardinality is not None:
+            kept = sum(model.group[j].y for j in model.J)
+            model.cardinality = pyo.Constraint(expr=kept <= cardinality)
         prices = 0.0
         if self.term.blocks is not None:
             model.Z = pyo.RangeSet(0, len(self.term.block_price) - 1)
@@ -441,7 +473,9 @@ class LayerProblem:
         upper = min(self.objective(self.refit(everything), everything), self.constant)
         return self.valid_bounds(upper)
 
-    def write(self, path: str | Path, form: str = "perspective") -> None:
+    def write(
+        self, path: str | Path, form: str = "perspective", cardinality: int | None = None
+    ) -> None:
         """Export the model as .lp, .mps or .nl, by the file's ending, for any other solver."""
         path = Path(path)
         if path.suffix not in {".lp", ".mps", ".nl"}:
@@ -450,15 +484,27 @@ class LayerProblem:
             raise InputError(f"there is no folder {path.parent} to write {path.name} in")
         if path.suffix != ".nl" and self.term.ridge is None:
             raise InputError(f"{path.name}: this φ is not quadratic: write the model as .nl")
-        self.model(form).write(str(path), io_options={"symbolic_solver_labels": True})
+        self.model(form, cardinality).write(str(path), io_options={"symbolic_solver_labels": True})
         if path.suffix == ".lp":  # "x ^ 2" is read by some solvers, "x ^2" by all
             path.write_text(path.read_text().replace(" ^ 2", " ^2"))
 
-    def solve(self, form: str = "perspective", **options) -> Solution:
-        """Solve to proved optimality with HiGHS (:func:`outer_approximation.solve`)."""
-        from formulations import outer_approximation
+    def solve(self, solver: str = "branch-and-bound", **options) -> Solution:
+        """Solve to proved optimality.
 
-        return outer_approximation.solve(self, form, **options)
+        Parameters
+        ----------
+        solver : {"branch-and-bound", "highs", "scip"}
+            :func:`branch_and_bound.solve`; :func:`outer_approximation.solve`, which also takes
+            nested indicators and is what these are solved with in any case; :func:`scip.solve`,
+            where pyscipopt is installed.
+        **options
+            Of the solver. All take ``cardinality``, ``tolerance`` and ``time_limit``.
+        """
+        if solver not in _SOLVERS:
+            raise InputError(f"unknown solver {solver!r}: one of {', '.join(_SOLVERS)}")
+        if solver == "branch-and-bound" and self.term.blocks is not None:
+            solver = "highs"
+        return import_module(f"formulations.{_SOLVERS[solver]}").solve(self, **options)
 
     def relax(self, form: str = "perspective", **options) -> Solution:
         """Solve the continuous relaxation with HiGHS (:func:`outer_approximation.relax`)."""

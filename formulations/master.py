@@ -32,9 +32,11 @@ class Master:
     ----------
     term : Term
     groups : int
+    most : int
+        Largest Σ y.
     """
 
-    def __init__(self, term: Term, groups: int):
+    def __init__(self, term: Term, groups: int, most: int):
         self.groups, self.term = groups, term
         self.price = np.broadcast_to(term.price, (groups,))
         self.unit = float(self.price.mean())
@@ -61,6 +63,8 @@ class Master:
             for group, block in enumerate(term.blocks):
                 columns = np.array([groups + 1 + block, group], np.int32)
                 self.highs.addRow(0, free, 2, columns, np.array([1.0, -1.0]))
+        if most < groups:
+            self.highs.addRow(-free, most, groups, self.columns[:-1], np.ones(groups))
         self.fixed = self.highs.getNumRow()
 
     def set_box(self, lower: np.ndarray, upper: np.ndarray):

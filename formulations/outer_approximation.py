@@ -33,9 +33,16 @@ import numpy as np
 
 from formulations import search
 from formulations.errors import InputError
+from formulations.extraction import extract
 from formulations.layer import LayerProblem
 from formulations.master import FEASIBILITY, Master, Stopped
-from formulations.solution import Solution, relative_gap
+from formulations.solution import (
+    Progress,
+    Solution,
+    check_cardinality,
+    check_limits,
+    relative_gap,
+)
 from formulations.terms import Partition
 
 _FORMS = ("perspective", "big-m")
@@ -48,8 +55,11 @@ def solve(
     problem: LayerProblem,
     form: str = "perspective",
     *,
+    extraction: str = "none",
+    cardinality: int | None = None,
     tolerance: float = 1e-4,
     time_limit: float = float("inf"),
+    on_progress: Callable[[Progress], None] | None = None,
 ) -> Solution:
     """Solve the pruning MIP of a layer exactly.
 
@@ -58,18 +68,25 @@ def solve(
     problem : LayerProblem
     form : {"perspective", "big-m"}
         Which relaxation the cuts describe. The optimum is the same; the bounds on the way are not.
+    extraction : {"none", "schur", "ascent", "sdp"}
+        See :func:`formulations.extraction.extract`; for the perspective form.
+    cardinality : int, optional
+        Largest number of groups kept.
     tolerance : float
         Relative gap at which to stop.
     time_limit : float
         Seconds, positive. When it is over, or on Ctrl-C, the incumbent is returned with its true
         bound.
+    on_progress : callable, optional
+        Called now and then with the state of the solve.
 
     Raises
     ------
     InputError
-        Unknown form, tolerance or time limit not positive.
+        Unknown form or extraction, tolerance or time limit not positive.
     """
-    loop = _Loop(problem, form, tolerance, time_limit)
+    loop = _Loop(problem, form, extraction, cardinality, tolerance, time_limit)
+    loop.on_progress = on_progress
     status = loop.attempt(
         lambda: (loop.solve_root(tolerance / 4), loop.branch_and_bound(tolerance))
     )
@@ -79,7 +96,7 @@ def solve(
         bound=min(loop.bound, best.objective),
         status=loop.judge(status, relative_gap(best.objective, loop.bound)),
         support=best.support,
-        weights=best.weights,
+        weights=loop.extracted.weights(best.weights),
         nodes=loop.nodes,
         seconds=loop.elapsed,
         solver=f"highs/{form}",
@@ -90,6 +107,8 @@ def relax(
     problem: LayerProblem,
     form: str = "perspective",
     *,
+    extraction: str = "none",
+    cardinality: int | None = None,
     tolerance: float = 1e-6,
     time_limit: float = float("inf"),
 ) -> Solution:
@@ -101,7 +120,7 @@ def relax(
         ``objective`` is the relaxation's value at ``weights``, ``bound`` HiGHS's bound on it,
         ``support`` the groups with y above ½.
     """
-    loop = _Loop(problem, form, tolerance, time_limit)
+    loop = _Loop(problem, form, extraction, cardinality, tolerance, time_limit)
     status = loop.attempt(lambda: loop.solve_root(tolerance))
     root = loop.root
     value = loop.relaxed_value(root.weights, root.indicator)
@@ -110,7 +129,7 @@ def relax(
         bound=min(root.bound, value),
         status=loop.judge(status, relative_gap(value, root.bound)),
         support=root.indicator > 0.5,
-        weights=root.weights,
+        weights=loop.extracted.weights(root.weights),
         nodes=0,
         seconds=loop.elapsed,
         solver=f"highs/{form}-relaxation",
@@ -147,16 +166,27 @@ class _Node:
 class _Loop:
     """Cuts, nodes, the bound and the incumbent of one solve."""
 
-    def __init__(self, problem: LayerProblem, form: str, tolerance: float, time_limit: float):
+    on_progress: Callable[[Progress], None] | None = None
+
+    def __init__(
+        self,
+        problem: LayerProblem,
+        form: str,
+        extraction: str,
+        cardinality: int | None,
+        tolerance: float,
+        time_limit: float,
+    ):
         if form not in _FORMS:
             raise InputError(f"unknown form {form!r}: one of {', '.join(_FORMS)}")
-        if not tolerance > 0:
-            raise InputError(f"the tolerance must be positive: it is {tolerance:g}")
-        if not time_limit > 0:
-            raise InputError(f"the time limit must be positive: it is {time_limit:g}")
+        check_limits(tolerance, time_limit)
         self.start, self.limit = time.perf_counter(), time_limit
         self.tolerance = tolerance
-        self.problem = problem = problem.bounded()
+        self.most = check_cardinality(cardinality, problem.groups)
+        if form == "big-m" and extraction != "none":
+            raise InputError("extraction tightens the perspective form: it does nothing for big-m")
+        self.extracted = extract(problem, extraction)
+        self.problem = problem = self.extracted.problem.bounded()
         self.form, self.nodes = form, 0
         self.partition = Partition(np.full(problem.groups, problem.block * problem.outputs))
         self.incumbent = self._evaluate(np.zeros(problem.groups, bool))
@@ -167,7 +197,7 @@ class _Loop:
             if not np.isfinite(self.big_m).all():
                 raise InputError("the big-M form needs a bound M: none follows from loss and φ")
         self.price = np.broadcast_to(problem.term.price, (problem.groups,))
-        self.master = Master(problem.term, problem.groups)
+        self.master = Master(problem.term, problem.groups, self.most)
         weights = self.cut(everything.astype(float))
         # one cut bounds the relaxation in closed form, before any linear program
         constant, slope = self.under_estimator(weights, everything.astype(float))
@@ -223,6 +253,8 @@ class _Loop:
             point = mix * node.indicator + (1 - mix) * y
             weights = self.cut(point)
             indicator = np.clip(self.relaxed_indicator(weights), node.lower, node.upper)
+            if indicator.sum() > self.most:
+                indicator = point  # on the limit, the best y of these weights is not at hand
             value = self.relaxed_value(weights, indicator)
             if value < best:
                 best, node.indicator, node.weights = value, indicator, weights
@@ -251,6 +283,7 @@ class _Loop:
         self.nodes = 1
         while queue:
             self.bound = min(leaves, queue[0][0])
+            self._report()
             cutoff = self.incumbent.objective - tolerance * abs(self.incumbent.objective)
             if self.bound >= cutoff:
                 return
@@ -335,7 +368,15 @@ class _Loop:
         weights = self.problem.refit(support, self.check_clock)
         return _Incumbent(self.problem.objective(weights, support), support, weights)
 
+    def _report(self) -> None:
+        if self.on_progress:
+            self.on_progress(
+                Progress(self.incumbent.objective, self.bound, self.nodes, self.elapsed)
+            )
+
     def _offer(self, support: np.ndarray):
+        if support.sum() > self.most:
+            return
         trial = self._evaluate(support)
         if trial.objective < self.incumbent.objective:
             self.incumbent = trial

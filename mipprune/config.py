@@ -77,10 +77,27 @@ class SprConfig(Section):
 
 
 class BudgetConfig(Section):
-    """What the pruned network may cost, as a share of the dense one. At most one of the two."""
+    """What the pruned network may cost, as a share of the dense one: MACs or parameters."""
 
     macs: float | None = Field(None, description="share of the multiply-accumulates to keep")
     params: float | None = Field(None, description="share of the parameters to keep")
+    multiple: int = Field(1, ge=1, description="layers keep multiples of so many channels, or all")
+    floor: float = Field(
+        0.0, ge=0, le=1, description="smallest share of a layer's channels that stays; 0: one"
+    )
+
+    def target(self) -> tuple[str, float] | None:
+        """(unit, share) of the budget, None without one.
+
+        Raises
+        ------
+        InputError
+            If both are given.
+        """
+        given = [(u, s) for u, s in (("macs", self.macs), ("params", self.params)) if s is not None]
+        if len(given) > 1:
+            raise InputError("give one budget: budget.macs or budget.params")
+        return given[0] if given else None
 
 
 class PhaseConfig(Section):

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import nn
 
-from formulations.errors import InputError
+from formulations.budget import BilinearCost
 from mipprune.groups import Groups
 
 
@@ -50,30 +49,6 @@ def _positions(network: nn.Module, shape: Sequence[int]) -> dict[str, int]:
     return positions
 
 
-@dataclass(frozen=True)
-class _Quantity:
-    """Σ_l coefficient_l · rows_l · columns_l, rows and columns the kept sizes of two axes.
-
-    Each side is a fixed count plus, for every group, how many indices it owns there:
-    ``fixed`` (L,) and ``owned`` (G, L).
-    """
-
-    coefficient: np.ndarray
-    fixed_rows: np.ndarray
-    owned_rows: np.ndarray
-    fixed_columns: np.ndarray
-    owned_columns: np.ndarray
-
-    def sizes(self, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return (
-            self.fixed_rows + kept @ self.owned_rows,
-            self.fixed_columns + kept @ self.owned_columns,
-        )
-
-    def value(self, rows: np.ndarray, columns: np.ndarray) -> int:
-        return int(self.coefficient @ (rows * columns))
-
-
 class Cost:
     """MACs or parameters of a network as a function of the kept groups.
 
@@ -104,11 +79,10 @@ class Cost:
         }
         everything = np.ones(groups.count, int)
         self.dense = {
-            name: quantity.value(*quantity.sizes(everything))
-            for name, quantity in self._quantities.items()
+            name: quantity.value(everything) for name, quantity in self._quantities.items()
         }
 
-    def _quantity(self, tensors, axes, times) -> _Quantity:
+    def _quantity(self, tensors, axes, times) -> BilinearCost:
         coefficient, sides = [], ([], [])
         for (name, tensor), repeat in zip(tensors.items(), times, strict=True):
             for axis in (0, 1):
@@ -118,7 +92,7 @@ class Cost:
                 sides[axis].append((int((group < 0).sum()), owned))
             coefficient.append(repeat * int(np.prod(tensor.shape[2:], dtype=int)))
         (rows, columns) = sides
-        return _Quantity(
+        return BilinearCost(
             np.array(coefficient),
             np.array([fixed for fixed, _ in rows]),
             np.stack([owned for _, owned in rows], axis=1),
@@ -126,10 +100,13 @@ class Cost:
             np.stack([owned for _, owned in columns], axis=1),
         )
 
+    def quantity(self, unit: str) -> BilinearCost:
+        """The cost as a function of the groups, each a class of one channel."""
+        return self._quantities[unit]
+
     def value(self, kept: np.ndarray, unit: str) -> int:
         """MACs (``unit="macs"``) or parameters (``"params"``) for a (groups,) mask of kept ones."""
-        quantity = self._quantities[unit]
-        return quantity.value(*quantity.sizes(kept.astype(int)))
+        return self._quantities[unit].value(kept.astype(int))
 
     def marginal(self, unit: str) -> np.ndarray:
         """What goes away when one group alone is removed from the full network, (groups,)."""
@@ -138,93 +115,16 @@ class Cost:
         lost = q.owned_rows * columns + rows * q.owned_columns - q.owned_rows * q.owned_columns
         return lost @ q.coefficient
 
-    def remove_lowest(
-        self, scores: np.ndarray, fraction: float, unit: str, tolerance: float = 0.01
-    ) -> np.ndarray:
-        """Keep the best-scored groups so that the cost meets a budget.
-
-        Groups are removed from the lowest score up, until the cost is within ``tolerance`` below
-        ``fraction`` of the dense cost. A group whose removal would overshoot is passed over, and
-        so is the last channel of any layer.
-
-        Parameters
-        ----------
-        scores : (groups,) array
-        fraction : float
-            In (0, 1]: share of the dense cost to keep.
-        unit : {"macs", "params"}
-        tolerance : float
-            Of the dense cost.
-
-        Returns
-        -------
-        (groups,) bool array
-
-        Raises
-        ------
-        InputError
-            If the budget is out of (0, 1] or smaller than the smallest network, which is named.
-        """
-        if not 0 < fraction <= 1:
-            raise InputError(f"budget.{unit} is the share to keep, in (0, 1]: it is {fraction:g}")
-        smallest = self.smallest(unit)
-        if fraction < smallest:
-            raise InputError(
-                f"budget.{unit}={fraction:g} is unreachable: the smallest network, one channel a "
-                f"layer, keeps {smallest:.4f} of the {unit}"
-            )
-        target = fraction * self.dense[unit]
-        slack = tolerance * self.dense[unit]
-        kept = _Remaining(self, unit)
-        if kept.cost > target:
-            for group in np.argsort(scores, kind="stable"):
-                kept.try_remove(int(group), at_least=target - slack)
-                if kept.cost <= target:
-                    break
-        if kept.cost > target + slack:
-            raise InputError(
-                f"budget.{unit}={fraction:g} cannot be met within {tolerance:.0%} by whole "
-                f"channels: the nearest choice keeps {kept.cost / self.dense[unit]:.4f}"
-            )
-        return kept.mask
-
     def remove_below(self, scores: np.ndarray, threshold: float) -> np.ndarray:
         """Keep the groups with a score above a threshold, (groups,) bool; empty no layer."""
-        kept = _Remaining(self, "macs")
+        params = self._quantities["params"]
+        owned = np.concatenate([params.owned_rows, params.owned_columns], axis=1)
+        kept = np.ones(self.groups.count, bool)
+        left = np.concatenate(params.sizes(kept.astype(int)))
         for group in np.argsort(scores, kind="stable"):
             if scores[group] > threshold:
                 break
-            kept.try_remove(int(group), at_least=0.0)
-        return kept.mask
-
-    def smallest(self, unit: str) -> float:
-        """Share of the dense cost that the smallest network keeps (one channel a layer)."""
-        kept = _Remaining(self, unit)
-        for group in range(self.groups.count):
-            kept.try_remove(group, at_least=0.0)
-        return kept.cost / self.dense[unit]
-
-
-class _Remaining:
-    """Kept groups with their running cost, which never empties a layer."""
-
-    def __init__(self, cost: Cost, unit: str):
-        self.quantity = cost._quantities[unit]
-        self.mask = np.ones(cost.groups.count, bool)
-        self.rows, self.columns = self.quantity.sizes(self.mask.astype(int))
-        self.cost = cost.dense[unit]
-        params = cost._quantities["params"]
-        self.owned = np.concatenate([params.owned_rows, params.owned_columns], axis=1)
-        self.left = np.concatenate(params.sizes(self.mask.astype(int)))
-
-    def try_remove(self, group: int, at_least: float) -> None:
-        """Remove a group unless a layer would be empty or the cost fall below ``at_least``."""
-        left = self.left - self.owned[group]
-        if left.min() < 1:
-            return
-        rows = self.rows - self.quantity.owned_rows[group]
-        columns = self.columns - self.quantity.owned_columns[group]
-        cost = self.quantity.value(rows, columns)
-        if cost >= at_least:
-            self.mask[group] = False
-            self.left, self.rows, self.columns, self.cost = left, rows, columns, cost
+            if (left - owned[group]).min() >= 1:
+                kept[group] = False
+                left = left - owned[group]
+        return kept

@@ -50,14 +50,6 @@ def train(config: Config, resume: bool = False) -> dict[str, Any]:
     return Run(config, resume).execute()
 
 
-def budget_of(config: Config) -> tuple[str, float] | None:
-    """(unit, share) of the configured budget, or None."""
-    given = [(unit, share) for unit, share in config.budget if share is not None]
-    if len(given) > 1:
-        raise InputError("give one budget: budget.macs or budget.params")
-    return given[0] if given else None
-
-
 class Run:
     """One training run and its folder."""
 
@@ -71,7 +63,7 @@ class Run:
         if resume and not (self.folder / "last").exists():
             raise InputError(f"{self.folder} has no checkpoint to resume from")
         self.device = pick_device(config.device)
-        self.budget = budget_of(config)
+        self.budget = config.budget.target()
         self.data = load(config.data.name, config.data.path, self.device)
         if config.data.batch > len(self.data.train):
             raise InputError(
@@ -228,7 +220,7 @@ class Run:
     def _make_method(self) -> Spr:
         self.groups = find_groups(self.network, self.data.shape)
         self.cost = Cost(self.network, self.groups, self.data.shape)
-        return Spr(self.config.method, self.network, self.groups, self.cost, self.budget)
+        return Spr(self.config.method, self.network, self.groups, self.cost, self.config.budget)
 
     def _make_optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
         options = self.config.optimizer

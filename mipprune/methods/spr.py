@@ -3,8 +3,11 @@
 Every group of the network pays the projected perspective h of its pruning term
 λ·[α·φ(w) + (1−α)·u_j·c·y], u_j the group's own MACs or parameters, mean 1. φ and c are those of a
 derivation (formulations.derive): SPR's own is φ = ‖w‖², c = 1, and any other trains the same way.
-The keep-score y*(w_j) ranks the groups. With a budget, λ is raised until the groups above the
-threshold cost no more than the budget, and the ranking then meets it exactly.
+The keep-score y*(w_j) says which groups stay. With a budget, λ is raised until the groups above
+the threshold cost no more than the budget, and the widths are then allocated exactly
+(mipprune.allocation): a group is worth c_j·y*(w_j), what the relaxed MIP pays to keep it. The score
+alone would charge for a group's cost twice, as c_j is in it already: y* = ‖w_j‖/r*, r*² = c_j/a for
+the square.
 """
 
 from __future__ import annotations
@@ -19,7 +22,8 @@ from formulations.catalogue import find
 from formulations.derive import Derivation
 from formulations.errors import InputError
 from formulations.terms import Term
-from mipprune.config import SprConfig
+from mipprune.allocation import allocate
+from mipprune.config import BudgetConfig, SprConfig
 from mipprune.cost import Cost
 from mipprune.groups import Groups, Member
 from mipprune.penalties import GroupPenalty
@@ -35,8 +39,8 @@ class Spr:
         At its initial weights: M is measured on them.
     groups : Groups
     cost : Cost
-    budget : (unit, share) or None
-        ``("macs", 0.5)`` keeps half of the MACs; None removes below the threshold.
+    budget : BudgetConfig
+        With neither MACs nor parameters, groups below the threshold are removed.
 
     Raises
     ------
@@ -50,9 +54,10 @@ class Spr:
         network: nn.Module,
         groups: Groups,
         cost: Cost,
-        budget: tuple[str, float] | None,
+        budget: BudgetConfig,
     ):
         self.config, self.groups, self.cost, self.budget = config, groups, cost, budget
+        self.target = budget.target()
         parameters = dict(network.named_parameters())
         size = cost.marginal(config.unit)
         members = groups.scales() if config.weights == "scales" else groups.producers()
@@ -67,8 +72,9 @@ class Spr:
         self.lam, self.done = config.lam, False
         self.penalty = GroupPenalty(parameters, members, groups.count, self._unit.scaled(self.lam))
         self._outside = torch.zeros((), dtype=torch.int64, device=like.device)
-        if budget is not None:
-            self.select()  # an unreachable budget is an error before training, not after
+        if self.target is not None:
+            # an unreachable budget is an error before training, not after
+            self._allocate(np.zeros(groups.count))
 
     def _bound(self, derivation: Derivation, parameters, members: list[Member]) -> np.ndarray:
         """M of every group: the term's own, or a multiple of the layer's initial max |w|."""
@@ -110,19 +116,18 @@ class Spr:
 
     def adapt(self) -> None:
         """With a budget: done if the groups above the threshold cost no more, else raise λ."""
-        if self.budget is None:
+        if self.target is None:
             return
-        unit, share = self.budget
+        unit, share = self.target
         self.done = self.cost.value(self._above_threshold(), unit) <= share * self.cost.dense[unit]
         if not self.done:
             self._set_lam(self.lam * self.config.growth)
 
     def select(self) -> np.ndarray:
-        """The groups to keep, (groups,) bool: by budget and ranking, or by the threshold."""
-        if self.budget is None:
+        """The groups to keep, (groups,) bool: of most worth in the budget, or by threshold."""
+        if self.target is None:
             return self._above_threshold()
-        unit, share = self.budget
-        return self.cost.remove_lowest(self._scores(), share, unit)
+        return self._allocate(self._unit.price * self._scores())
 
     def log(self) -> dict[str, float]:
         """λ, h, MACs kept by the threshold, share of the groups in each regime, box corrections."""
@@ -159,6 +164,11 @@ class Spr:
         self.lam = lam
         like = self.penalty.term.price
         self.penalty.term = self._unit.scaled(lam).to(like)
+
+    def _allocate(self, worth: np.ndarray) -> np.ndarray:
+        unit, share = self.target
+        multiple, floor = self.budget.multiple, self.budget.floor
+        return allocate(self.cost, worth, unit, share, multiple=multiple, floor=floor)
 
     def _scores(self) -> np.ndarray:
         """Keep-scores, not cut at 1, so that they rank the kept groups too."""

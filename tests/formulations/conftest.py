@@ -1,6 +1,7 @@
 """Fixtures of the tests of ``formulations``."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -15,3 +16,11 @@ def known_instances() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no known instances: {folder} does not exist (MIPPRUNE_DATA names its parent)")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _ctrl_c_is_heard():
+    """A shell starts background jobs with Ctrl-C ignored; the tests of interrupts need it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

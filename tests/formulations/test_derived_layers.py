@@ -74,7 +74,7 @@ def test_exact_solution_agrees_with_enumeration_by_another_solver(name):
     for form in ("perspective", "big-m"):
         if form == "big-m" and problem.term.profile.ball:
             continue  # its box is wider than the ball: not this form's relaxation
-        solution = problem.solve(form, tolerance=1e-6, time_limit=60)
+        solution = problem.solve("highs", form=form, tolerance=1e-6, time_limit=60)
         assert solution.status == "optimal", form
         assert solution.objective == pytest.approx(best, rel=1e-5), form
         assert solution.bound <= best * (1 + 1e-6), form

@@ -7,7 +7,7 @@ from test_penalties import gather
 
 from formulations import derive, find
 from formulations.catalogue import entry
-from mipprune.config import SprConfig
+from mipprune.config import BudgetConfig, SprConfig
 from mipprune.cost import Cost
 from mipprune.groups import find_groups
 from mipprune.methods.spr import Spr
@@ -115,7 +115,7 @@ def spr_of(network, **options):
     groups = find_groups(network, SHAPE)
     cost = Cost(network, groups, SHAPE)
     config = SprConfig(weights="all", **options)
-    return Spr(config, network, groups, cost, ("macs", 0.6))
+    return Spr(config, network, groups, cost, BudgetConfig(macs=0.6))
 
 
 def test_square_by_name_is_the_paper_s_parametrisation(network):

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from formulations.errors import InputError
+from mipprune.allocation import allocate
 from mipprune.cost import Cost, count_macs, count_params
 from mipprune.groups import find_groups
 from mipprune.models import build, describe
@@ -45,7 +46,7 @@ def test_removed_network_computes_what_the_masked_one_does(architecture, share):
     groups = find_groups(network, shape)
     cost = Cost(network, groups, shape)
     scores = np.random.default_rng(1).random(groups.count)
-    kept = cost.remove_lowest(scores, share, "params")
+    kept = allocate(cost, scores, "params", share)
     smaller = prune(network, groups, kept)
     images = torch.randn(3, *shape, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
@@ -134,15 +135,6 @@ def test_marginal_cost_is_the_difference_of_two_networks():
             kept = np.ones(groups.count, bool)
             kept[group] = False
             assert marginal[group] == cost.dense[unit] - cost.value(kept, unit)
-
-
-@pytest.mark.parametrize("fraction", [0.0, -1.0, 1.5, 1e-4])
-def test_unreachable_budgets_are_refused(fraction):
-    network = build({"name": "resnet8", "shape": SMALL, "classes": 10})
-    groups = find_groups(network, SMALL)
-    cost = Cost(network, groups, SMALL)
-    with pytest.raises(InputError, match=r"budget\.macs"):
-        cost.remove_lowest(np.zeros(groups.count), fraction, "macs")
 
 
 def test_smallest_network_keeps_a_channel_in_every_layer():

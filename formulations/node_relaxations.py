@@ -1,0 +1,351 @@
+"""Engines that bound the nodes of the branch and bound.
+
+All minimise the same function, the loss plus Σ φ of the kept and Σ h of the free groups, h the
+projected regularizer, and bound it by Fenchel duality at the point they reach:
+
+    D(V) = −½⟨V, M V⟩ + c₀ − Σ_kept (φ_B*(v_j) − c_j) − Σ_free max(0, φ_B*(v_j) − c_j),
+
+v = B − M·V. :class:`BlockDescent` (compiled) is for φ = a‖w‖² and small layers or a bound M,
+:class:`IndicatorNewton` for φ = a‖w‖² on layers of real size, :class:`ProximalGradient` for any
+term.
+
+With at most K groups, Σ y ≤ K is priced by a multiplier μ, c + μ for c; D then counts the K
+largest of the free groups' φ_B* − c alone, which is the exact minimum over y.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from threadpoolctl import ThreadpoolController
+
+from formulations.block_descent import FREE, KEPT, REMOVED, descend
+from formulations.descent import accelerated
+from formulations.extraction import tighten
+from formulations.indicator_newton import Relaxation
+from formulations.layer import LayerProblem
+from formulations.terms import Partition
+
+_SWEEPS = 3000
+_MULTIPLIERS = 8  # values of μ tried at a node
+
+
+@dataclass(eq=False)
+class Node:
+    """A subproblem: some groups removed, some kept, the others free.
+
+    Attributes
+    ----------
+    state : (J,) int8 array
+        0 removed, 1 kept, 2 free.
+    bound : float
+        Valid lower bound on every solution in it.
+    indicator : (J,) array
+        y of its relaxation.
+    surplus : (J,) array
+        φ_B*(v_j) − c_j at the bound's point: removing a free group raises the bound by its positive
+        part, keeping it by its negative part.
+    warm : object
+        Where the engine starts in the children.
+    multiplier : float
+        μ of the limit on the number of groups.
+    """
+
+    state: np.ndarray
+    bound: float
+    indicator: np.ndarray
+    surplus: np.ndarray
+    warm: Any = None
+    multiplier: float = 0.0
+
+    @property
+    def free(self) -> np.ndarray:
+        return self.state == FREE
+
+    def child(self, group: int, state: int) -> Node:
+        """The same with one group more decided."""
+        states, indicator = self.state.copy(), self.indicator.copy()
+        states[group], indicator[group] = state, float(state)
+        return Node(states, self.bound, indicator, self.surplus, self.warm, self.multiplier)
+
+
+class Engine(Protocol):
+    """Bounds nodes.
+
+    Attributes
+    ----------
+    width : int
+        How many nodes it likes to have branched at once.
+    """
+
+    width: int
+
+    def evaluate(self, nodes: Sequence[Node], cutoff: float) -> None:
+        """Set bound, indicator, surplus and warm start; a bound beyond ``cutoff`` will do."""
+
+
+@dataclass(eq=False)
+class _Base:
+    """What the engines share: the limit on the number of groups.
+
+    Parameters
+    ----------
+    problem : LayerProblem
+        After the extraction.
+    most : int
+        Largest number of groups; all of them for no limit.
+    tolerance : float
+        Relative precision of a node's relaxation.
+    """
+
+    problem: LayerProblem
+    most: int
+    tolerance: float
+    width: int = field(default=1, init=False)
+
+    def __post_init__(self):
+        groups = self.problem.groups
+        self.price = np.broadcast_to(self.problem.term.price, (groups,)).astype(float)
+        self.limited = self.most < groups
+
+    def evaluate(self, nodes: Sequence[Node], cutoff: float) -> None:
+        """See :class:`Engine`."""
+        for node in nodes:
+            if self.limited:
+                self._evaluate_limited(node, cutoff)
+            else:
+                self._take(node, *self._solve(node, self.price, cutoff))
+
+    def _solve(
+        self, node: Node, price: np.ndarray, cutoff: float
+    ) -> tuple[float, np.ndarray, np.ndarray, Any]:
+        """(bound, y, surplus, warm start) of a node at these prices."""
+        raise NotImplementedError
+
+    def _take(self, node: Node, bound, indicator, surplus, warm) -> None:
+        node.warm = warm
+        if bound >= node.bound:
+            node.bound, node.surplus = bound, surplus
+        node.indicator = np.where(node.free, indicator, node.state)
+
+    def _evaluate_limited(self, node: Node, cutoff: float) -> None:
+        left = self.most - int((node.state == KEPT).sum())
+        if left == 0:
+            node.state = np.where(node.free, REMOVED, node.state).astype(np.int8)
+        free = node.free
+        low, high, multiplier = 0.0, np.inf, node.multiplier
+        for _ in range(_MULTIPLIERS):
+            bound, y, surplus, warm = self._solve(node, self.price + multiplier, np.inf)
+            bound, surplus = self._at_most(node, left, bound, surplus, multiplier)
+            node.multiplier = multiplier
+            self._take(node, bound, y, surplus, warm)
+            total = float(y[free].sum()) - left
+            if node.bound >= cutoff or abs(total) <= 1e-2 or (total < 0 and multiplier == 0.0):
+                break
+            if total > 0:
+                low = multiplier
+            else:
+                high = multiplier
+            if np.isinf(high):
+                multiplier = 2 * multiplier + 0.25 * float(self.price.mean())
+            else:
+                multiplier = 0.5 * (low + high) if high > 1e-9 * self.price.mean() else 0.0
+
+    def _at_most(self, node: Node, left: int, bound, surplus, multiplier: float):
+        """The bound that counts at most ``left`` of the free groups, and the surplus at c."""
+        free, kept = node.free, node.state == KEPT
+        base = bound + surplus[kept].sum() + np.maximum(surplus[free], 0).sum()
+        surplus = np.where(node.state == REMOVED, 0.0, surplus + multiplier)
+        gains = np.sort(np.maximum(surplus[free], 0))[::-1][:left]
+        rounding = 1e-14 * (abs(base) + np.abs(surplus).sum())
+        return base - surplus[kept].sum() - gains.sum() - rounding, surplus
+
+
+class BlockDescent(_Base):
+    """Compiled block coordinate descent (:func:`block_descent.descend`) for φ = a‖w‖²."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        problem, term = self.problem, self.problem.term
+        groups, block = problem.groups, problem.block
+        self.gram = np.ascontiguousarray(problem.curvature)
+        self.cross = np.ascontiguousarray(problem.cross)
+        self.ridge, self.bound = (
+            np.broadcast_to(v, (groups,)).astype(float) for v in (term.ridge, term.bound)
+        )
+        if block == 1:
+            largest = np.diag(self.gram).copy()
+        else:
+            j = np.arange(groups)
+            largest = self.gram.reshape(groups, block, groups, block)[j, :, j, :]
+            largest = np.linalg.eigvalsh(largest)[:, -1] * (1 + 1e-12)
+        self.lipschitz = np.maximum(largest, 1e-12 * largest.max() + 1e-300)
+
+    def _solve(self, node: Node, price: np.ndarray, cutoff: float):
+        weights = np.zeros_like(self.cross) if node.warm is None else node.warm.copy()
+        weights[self.problem.rows(node.state == REMOVED)] = 0.0
+        _, bound, surplus = descend(
+            *(self.gram, self.cross, self.problem.constant, self.ridge, price, self.bound),
+            *(self.lipschitz, self.problem.block, node.state, weights, self.tolerance, cutoff),
+            _SWEEPS,
+        )
+        groups = self.problem.by_group(weights)
+        norm = np.sqrt((groups * groups).sum(axis=1))
+        y = norm * np.sqrt(self.ridge / price)
+        if np.isfinite(self.bound).any():
+            y = np.maximum(y, np.abs(groups).max(axis=1) / self.bound)
+        return bound, np.minimum(y, 1.0), surplus, weights
+
+
+class ProximalGradient(_Base):
+    """Accelerated proximal gradient with the term's own proximal step: for any term.
+
+    Its bounds are as valid as the others, and slower to come by.
+    """
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.step = 1 / max(float(np.linalg.eigvalsh(self.problem.curvature)[-1]), 1e-300)
+
+    def _solve(self, node: Node, price: np.ndarray, cutoff: float):
+        problem = self.problem
+        alive = node.state != REMOVED
+        indicator, surplus = node.state.astype(float), np.zeros(problem.groups)
+        weights = np.zeros_like(problem.cross)
+        if not alive.any():
+            return problem.constant, indicator, surplus, weights
+        rows = problem.rows(alive)
+        gram, cross = problem.curvature[np.ix_(rows, rows)], problem.cross[rows]
+        term = problem.term.take(np.ones(problem.groups, bool)).priced(price).take(alive)
+        kept = node.state[alive] == KEPT
+        partition = Partition(np.full(len(kept), problem.block * problem.outputs))
+
+        def prox(w):
+            flat = w.reshape(len(kept), -1)
+            free = term.prox(flat, self.step)
+            if kept.any():
+                free[kept] = term.take(kept).shrinkage_prox(flat[kept], self.step)
+            return free.reshape(w.shape)
+
+        start = np.zeros_like(cross) if node.warm is None else node.warm[rows]
+        inner = accelerated(
+            lambda w: gram @ w - cross, prox, start, self.step, tolerance=1e-2 * self.tolerance
+        )
+        image = gram @ inner
+        v = cross - image
+        conjugate = term.shrinkage_conjugate(v.reshape(-1), partition)
+        # rounding of v, to which the conjugate answers with the norm of its maximiser, and of sums
+        unit = 4 * sum(cross.shape) * np.finfo(float).eps
+        spread = unit * (np.linalg.norm(cross) + np.linalg.norm(gram) * np.linalg.norm(inner))
+        slope = (term.shrinkage_conjugate((v * (1 + 1e-6)).reshape(-1), partition) - conjugate) / (
+            1e-6 * np.maximum(np.linalg.norm(v.reshape(len(kept), -1), axis=1), 1e-300)
+        )
+        conjugate = conjugate + spread * slope + unit * np.abs(conjugate)
+        own = conjugate - price[alive]
+        surplus[alive] = own
+        quadratic = 0.5 * float(np.vdot(inner, image))
+        paid = own[kept].sum() + np.maximum(own[~kept], 0).sum()
+        magnitude = abs(problem.constant) + abs(quadratic) + np.abs(own).sum()
+        bound = problem.constant - quadratic - paid - unit * magnitude
+        weights[rows] = inner
+        indicator[alive] = np.where(kept, 1.0, term.keep(inner.reshape(len(kept), -1)))
+        return float(bound), indicator, surplus, weights
+
+
+@dataclass(eq=False)
+class _Reduced:
+    """A node's problem in its free groups: the removed dropped, the kept minimised over."""
+
+    hessian: np.ndarray
+    cross: np.ndarray
+    constant: float
+
+
+class IndicatorNewton(_Base):
+    """Newton's method in the indicators (:mod:`formulations.indicator_newton`), φ = a‖w‖².
+
+    Every node extracts again: with groups removed or kept, what is left of the loss has more
+    curvature to give, and Δ grows by θ times the Schur complements of H − Δ.
+    """
+
+    def __post_init__(self):
+        super().__post_init__()
+        problem = self.problem
+        self.hessian, self.cross = problem.hessian, problem.cross
+        own = 2 * np.broadcast_to(problem.term.ridge, (problem.groups,))
+        self.delta = own[:, None, None] * np.eye(problem.block)
+        self.threads = ThreadPoolExecutor(os.cpu_count())
+        self.controller = ThreadpoolController()
+
+    def evaluate(self, nodes: Sequence[Node], cutoff: float) -> None:
+        """See :class:`Engine`: one thread a node, because these matrices are too small to share."""
+        work = super().evaluate
+        with self.controller.limit(limits=1):
+            list(self.threads.map(lambda node: work([node], cutoff), nodes))
+
+    def _solve(self, node: Node, price: np.ndarray, cutoff: float):
+        groups = self.problem.groups
+        indicator, delta = (node.indicator, self.delta) if node.warm is None else node.warm
+        free, kept = node.free, node.state == KEPT
+        y, surplus = node.state.astype(float), np.zeros(groups)
+        reduced = self._reduce(kept, free)
+        constant = reduced.constant + float(price[kept].sum())
+        # the objective of the kept groups is in the constant: their surplus is never used
+        if not free.any():
+            rounding = 1e-12 * abs(constant)
+            return constant - rounding, y, surplus, (y, delta)
+        if node.warm is not None:
+            delta = delta.copy()
+            delta[free] = tighten(reduced.hessian, delta[free])
+        count = int(free.sum())
+        ones = np.ones((1, count))
+        relaxation = Relaxation(
+            *(reduced.hessian[None], reduced.cross[None], delta[free][None], price[free][None]),
+            *(0 * ones, ones),
+        )
+        start = np.clip(indicator[free], 0.02, 1.0)[None]
+        solved, weights = relaxation.solve(start, self.tolerance)
+        y[free] = solved[0]
+        bound, surplus[free] = self._bound(reduced, constant, weights[0], delta[free], price[free])
+        return bound, y, surplus, (y, delta)
+
+    def _reduce(self, kept: np.ndarray, free: np.ndarray) -> _Reduced:
+        inside, outside = self.problem.rows(kept), self.problem.rows(free)
+        hessian = self.hessian[np.ix_(outside, outside)]
+        cross, constant = self.cross[outside], self.problem.constant
+        if inside.any():
+            solved = np.linalg.inv(self.hessian[np.ix_(inside, inside)])
+            coupling = self.hessian[np.ix_(outside, inside)] @ solved
+            hessian = hessian - coupling @ self.hessian[np.ix_(inside, outside)]
+            hessian = (hessian + hessian.T) / 2
+            cross = cross - coupling @ self.cross[inside]
+            constant = constant - 0.5 * float(
+                np.vdot(self.cross[inside], solved @ self.cross[inside])
+            )
+        return _Reduced(hessian, cross, constant)
+
+    def _bound(self, reduced, constant, weights, delta, price):
+        """D(V), less what rounding can have added, and φ* − c of every free group."""
+        groups, block = delta.shape[:2]
+        parts = weights.reshape(groups, block, -1)
+        image = reduced.hessian @ weights - (delta @ parts).reshape(weights.shape)
+        v = (reduced.cross - image).reshape(groups, block, -1)
+        solved = np.linalg.solve(delta, v)
+        conjugate = 0.5 * (v * solved).sum(axis=(1, 2))
+        length, maximiser = np.linalg.norm(weights), np.sqrt((solved**2).sum(axis=(1, 2)))
+        unit = 4 * sum(weights.shape) * np.finfo(float).eps
+        spread = unit * (
+            np.linalg.norm(reduced.cross) + 2 * np.linalg.norm(reduced.hessian) * length
+        )
+        least = np.linalg.eigvalsh(delta)[:, 0]
+        conjugate = conjugate + spread * maximiser + 0.5 * spread**2 / least
+        surplus = conjugate - price
+        quadratic = 0.5 * float(np.vdot(weights, image))
+        magnitude = abs(constant) + abs(self.problem.constant) + abs(quadratic)
+        magnitude += conjugate.sum() + price.sum() + spread * length
+        return constant - quadratic - np.maximum(surplus, 0).sum() - unit * magnitude, surplus
