@@ -13,7 +13,7 @@ from pathlib import Path
 from environment import environment
 
 from mipprune.checkpoint import write_json
-from mipprune.compare import compare, load_problem
+from mipprune.compare import compare
 from mipprune.config import CompareConfig, Config, configure, read_recipe
 from mipprune.engine import train
 from mipprune.report.pictures import draw_report
@@ -38,7 +38,7 @@ def main() -> None:
     for title, (source, settings) in PROBLEMS.items():
         chosen = configure(CompareConfig, {}, settings)
         with status() as show:
-            comparisons[title] = compare(load_problem(source, chosen), chosen, show)
+            comparisons[title] = compare(source, chosen, show)["rows"]
     print_result(result)
     for title, rows in comparisons.items():
         print_rows(title, rows)

@@ -14,6 +14,7 @@ _HOME = {
     "LayerProblem": "layer",
     "Limit": "budget",
     "Parameter": "derive",
+    "Network": "relu_network",
     "Partition": "terms",
     "Solution": "solution",
     "Term": "terms",

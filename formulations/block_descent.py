@@ -226,6 +226,14 @@ def refit(hessian, cross, constant, price, support, block):
 
 
 @njit(cache=True)
+def _energy(matrix, vectors):
+    """½⟨v, matrix⁻¹ v⟩, summed over the columns of (b, O)."""
+    if len(matrix) == 1:
+        return 0.5 * np.sum(vectors * vectors) / matrix[0, 0]
+    return 0.5 * np.sum(vectors * np.linalg.solve(matrix, vectors))
+
+
+@njit(cache=True)
 def _gains(hessian, cross, price, support, weights, inverse, block, change):
     """What adding or removing each group changes, exactly, (J,), in place.
 
@@ -240,23 +248,24 @@ def _gains(hessian, cross, price, support, weights, inverse, block, change):
         for k in range(block):
             rows[i * block + k] = support[i] * block + k
     for i in range(count):
-        part = np.ascontiguousarray(
-            inverse[i * block : (i + 1) * block, i * block : (i + 1) * block]
-        )
-        own = np.ascontiguousarray(weights[i * block : (i + 1) * block])
-        change[support[i]] = 0.5 * np.sum(own * np.linalg.solve(part, own)) - price[support[i]]
+        first = i * block
+        own = np.ascontiguousarray(weights[first : first + block])
+        part = np.ascontiguousarray(inverse[first : first + block, first : first + block])
+        change[support[i]] = _energy(part, own) - price[support[i]]
+    coupling = hessian[rows]
+    pushed = inverse @ coupling
+    residual = cross - np.ascontiguousarray(coupling.T) @ weights
     for j in range(len(change)):
         if inside[j]:
             continue
-        coupling = np.empty((len(rows), block))
+        first = j * block
+        schur = hessian[first : first + block, first : first + block].copy()
         for i in range(len(rows)):
             for k in range(block):
-                coupling[i, k] = hessian[rows[i], j * block + k]
-        first = j * block
-        left = np.ascontiguousarray(coupling.T)
-        schur = hessian[first : first + block, first : first + block] - left @ (inverse @ coupling)
-        own = cross[first : first + block] - left @ weights
-        change[j] = price[j] - 0.5 * np.sum(own * np.linalg.solve(schur, own))
+                for l in range(block):
+                    schur[k, l] -= coupling[i, first + k] * pushed[i, first + l]
+        own = np.ascontiguousarray(residual[first : first + block])
+        change[j] = price[j] - _energy(schur, own)
 
 
 @njit(cache=True)

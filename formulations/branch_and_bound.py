@@ -43,7 +43,7 @@ from formulations.solution import (
 _LARGE = 64
 # Share of the open gap that plunging may give away against the best open node.
 _PLUNGE = 0.25
-_THRESHOLDS = (0.5, 0.3, 0.15)
+_THRESHOLDS = (0.5, 0.2)
 
 
 def solve(

@@ -24,6 +24,7 @@ import highspy
 import numpy as np
 
 from formulations.budget import BilinearCost, BudgetProblem
+from formulations.highs import run
 from formulations.master import FEASIBILITY
 
 # How often a choice that is over the limit by HiGHS's tolerance is sent back.
@@ -188,13 +189,7 @@ class BudgetModel:
         if not seconds > 0:
             return "time_limit"
         highs.setOptionValue("time_limit", min(highs.getRunTime() + seconds, 1e9))
-        thread, interrupted = highs.startSolve(), False
-        while thread.is_alive():
-            try:
-                thread.join(0.05)
-            except KeyboardInterrupt:
-                interrupted = True
-                highs.cancelSolve()
+        interrupted = run(highs)
         self.nodes += max(0, int(highs.getInfo().mip_node_count))
         if interrupted:
             return "interrupted"

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from formulations.blockwise import apply, congruent, diagonal_blocks, less_blocks
 from formulations.catalogue import square
 from formulations.errors import InputError
 from formulations.layer import LayerProblem
@@ -49,9 +50,7 @@ class Extracted:
         """Weights W = T·V of the original problem, (D, O), from those of this one."""
         if self.basis is None:
             return own
-        return (self.basis @ own.reshape(len(self.basis), self.basis.shape[1], -1)).reshape(
-            own.shape
-        )
+        return apply(self.basis, own)
 
 
 def extract(problem: LayerProblem, rule: str = "schur") -> Extracted:
@@ -84,17 +83,18 @@ def extract(problem: LayerProblem, rule: str = "schur") -> Extracted:
 
 
 def _in_basis(problem: LayerProblem, choose: Callable[[LayerProblem], np.ndarray]) -> Extracted:
-    hessian, delta = problem.hessian, choose(problem)
-    groups, block = delta.shape[:2]
-    factor = np.linalg.cholesky(delta)
-    basis = np.linalg.inv(factor).transpose(0, 2, 1)
-    half = np.matmul(basis.transpose(0, 2, 1), hessian.reshape(groups, block, -1))
-    half = half.reshape(hessian.shape).T.reshape(groups, block, -1)
-    gram = np.matmul(basis.transpose(0, 2, 1), half).reshape(hessian.shape)
-    gram = (gram + gram.T) / 2 - np.eye(len(gram))
-    cross = np.matmul(basis.transpose(0, 2, 1), problem.cross.reshape(groups, block, -1))
+    basis = _whitening(choose(problem))
+    gram = congruent(problem.hessian, basis) - np.eye(len(problem.gram))
+    cross = apply(basis.transpose(0, 2, 1), problem.cross)
     term = square(0.5, problem.term.price)
-    return Extracted(problem.transformed(gram, cross.reshape(problem.cross.shape), term), basis)
+    return Extracted(problem.transformed(gram, cross, term), basis)
+
+
+def _whitening(blocks: np.ndarray) -> np.ndarray:
+    """T with T_jᵀ·blocks_j·T_j = I, (J, b, b)."""
+    if blocks.shape[1] == 1:
+        return blocks**-0.5
+    return np.linalg.inv(np.linalg.cholesky(blocks)).transpose(0, 2, 1)
 
 
 def _scalar(problem: LayerProblem) -> Extracted:
@@ -119,10 +119,7 @@ def _scalar(problem: LayerProblem) -> Extracted:
 
 def _schur_blocks(matrix: np.ndarray, block: int) -> np.ndarray:
     """((matrix⁻¹)_jj)⁻¹, (J, b, b): what is left of block j when all others are minimised over."""
-    inverse, groups = np.linalg.inv(matrix), len(matrix) // block
-    diagonal = np.arange(groups)
-    blocks = inverse.reshape(groups, block, groups, block)[diagonal, :, diagonal, :]
-    result = np.linalg.inv(blocks)
+    result = np.linalg.inv(diagonal_blocks(np.linalg.inv(matrix), block))
     return (result + result.transpose(0, 2, 1)) / 2
 
 
@@ -133,11 +130,8 @@ def schur(problem: LayerProblem) -> np.ndarray:
     2a·I + θ·((G⁻¹)_jj)⁻¹.
     """
     blocks = _schur_blocks(problem.hessian, problem.block)
-    inverse = np.linalg.inv(np.linalg.cholesky(blocks))
     groups, block = blocks.shape[:2]
-    half = np.matmul(inverse, problem.hessian.reshape(groups, block, -1))
-    half = half.reshape(problem.hessian.shape).T.reshape(groups, block, -1)
-    whitened = np.matmul(inverse, half).reshape(problem.hessian.shape)
+    whitened = congruent(problem.hessian, _whitening(blocks))
     delta = (1 - _MARGIN) * np.linalg.eigvalsh(whitened)[0] * blocks
     own = 2 * np.broadcast_to(problem.term.ridge, (groups,))
     if np.trace(delta, axis1=1, axis2=2).sum() >= block * own.sum():
@@ -154,24 +148,19 @@ def tighten(hessian: np.ndarray, delta: np.ndarray) -> np.ndarray:
     delta : (J, b, b) array
         With H − Δ ⪰ 0.
     """
-    groups, block = delta.shape[:2]
-    j = np.arange(groups)
-    slack = hessian.copy()
-    slack.reshape(groups, block, groups, block)[j, :, j, :] -= delta
+    slack = less_blocks(hessian, delta)
     scale = np.trace(hessian) / len(hessian)
     try:
         inverted = np.linalg.inv(slack + 1e-10 * scale * np.eye(len(slack)))
-        blocks = np.linalg.inv(inverted.reshape(groups, block, groups, block)[j, :, j, :])
+        blocks = np.linalg.inv(diagonal_blocks(inverted, delta.shape[1]))
         factor = np.linalg.cholesky((blocks + blocks.transpose(0, 2, 1)) / 2)
     except np.linalg.LinAlgError:
         return delta
     largest = _largest_eigenvalue(inverted, factor)
     for share in (0.999, 0.9, 0.5):
         more = (share / largest) * (factor @ factor.transpose(0, 2, 1))
-        trial = slack.copy()
-        trial.reshape(groups, block, groups, block)[j, :, j, :] -= more
         try:
-            np.linalg.cholesky(trial)
+            np.linalg.cholesky(less_blocks(slack, more))
         except np.linalg.LinAlgError:
             continue
         return delta + more
@@ -180,12 +169,7 @@ def tighten(hessian: np.ndarray, delta: np.ndarray) -> np.ndarray:
 
 def _largest_eigenvalue(matrix: np.ndarray, factor: np.ndarray) -> float:
     """Of Lᵀ·matrix·L, L = blockdiag(factor), by Lanczos: an estimate from below."""
-    groups, block = factor.shape[:2]
     turned = factor.transpose(0, 2, 1)
-
-    def apply(x):
-        pushed = (factor @ x.reshape(groups, block, 1)).ravel()
-        return (turned @ (matrix @ pushed).reshape(groups, block, 1)).ravel()
 
     vector = np.random.default_rng(0).standard_normal(len(matrix))
     basis = np.empty((_LANCZOS, len(matrix)))
@@ -193,7 +177,7 @@ def _largest_eigenvalue(matrix: np.ndarray, factor: np.ndarray) -> float:
     vector /= np.linalg.norm(vector)
     for k in range(min(_LANCZOS, len(matrix))):
         basis[k] = vector
-        new = apply(vector)
+        new = apply(turned, matrix @ apply(factor, vector[:, None]))[:, 0]
         diagonal.append(float(vector @ new))
         for _ in range(2):  # orthogonal to all before
             new -= basis[: k + 1].T @ (basis[: k + 1] @ new)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import highspy
 import numpy as np
 
+from formulations.highs import run
 from formulations.terms import Term
 
 # Tighter than HiGHS's defaults, because the answers are used as certificates.
@@ -99,15 +100,7 @@ class Master:
 
     def _solved(self) -> highspy.HighsModelStatus:
         """Run HiGHS in its thread, so that Ctrl-C is heard; how it ended."""
-        thread = self.highs.startSolve()
-        interrupted = False
-        while thread.is_alive():
-            try:
-                thread.join(0.05)
-            except KeyboardInterrupt:
-                interrupted = True
-                self.highs.cancelSolve()
-        if interrupted:
+        if run(self.highs):
             raise Stopped("interrupted")
         status = self.highs.getModelStatus()
         if status == highspy.HighsModelStatus.kTimeLimit:

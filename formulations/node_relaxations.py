@@ -25,6 +25,7 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from formulations.block_descent import FREE, KEPT, REMOVED, descend
+from formulations.blockwise import apply, diagonal_blocks
 from formulations.descent import accelerated
 from formulations.extraction import tighten
 from formulations.indicator_newton import Relaxation
@@ -181,9 +182,8 @@ class BlockDescent(_Base):
         if block == 1:
             largest = np.diag(self.gram).copy()
         else:
-            j = np.arange(groups)
-            largest = self.gram.reshape(groups, block, groups, block)[j, :, j, :]
-            largest = np.linalg.eigvalsh(largest)[:, -1] * (1 + 1e-12)
+            blocks = diagonal_blocks(self.gram, block)
+            largest = np.linalg.eigvalsh(blocks)[:, -1] * (1 + 1e-12)
         self.lipschitz = np.maximum(largest, 1e-12 * largest.max() + 1e-300)
 
     def _solve(self, node: Node, price: np.ndarray, cutoff: float):
@@ -332,8 +332,7 @@ class IndicatorNewton(_Base):
     def _bound(self, reduced, constant, weights, delta, price):
         """D(V), less what rounding can have added, and φ* − c of every free group."""
         groups, block = delta.shape[:2]
-        parts = weights.reshape(groups, block, -1)
-        image = reduced.hessian @ weights - (delta @ parts).reshape(weights.shape)
+        image = reduced.hessian @ weights - apply(delta, weights)
         v = (reduced.cross - image).reshape(groups, block, -1)
         solved = np.linalg.solve(delta, v)
         conjugate = 0.5 * (v * solved).sum(axis=(1, 2))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from formulations.blockwise import apply, congruent, diagonal_blocks, less_blocks
 from formulations.errors import InputError
 from formulations.indicator_newton import Relaxation
 
@@ -41,7 +42,7 @@ def ascend(problem: LayerProblem, delta: np.ndarray) -> np.ndarray:
     (J, b, b) array
         The Δ with the best bound met.
     """
-    ascent = _Ascent(problem, 0.99 * delta)
+    ascent = _Ascent(problem, delta)
     for barrier in _BARRIERS:
         ascent.run(barrier * float(np.mean(problem.term.price)))
     return ascent.best
@@ -51,19 +52,19 @@ class _Ascent:
     """Δ_j = L_j X_j² L_jᵀ with symmetric X, from X = I: L is renewed for every barrier."""
 
     def __init__(self, problem: LayerProblem, delta: np.ndarray):
-        self.problem, self.delta, self.best = problem, delta, delta
+        self.problem, self.best = problem, delta
+        self.delta = 0.99 * delta  # inside the cone
         self.groups, self.block = delta.shape[:2]
         self.price = np.broadcast_to(problem.term.price, (1, self.groups)).astype(float)
         self.indicator = np.full((1, self.groups), 0.5)
-        self.bound = -np.inf
+        self.bound, _ = self._relax(problem.hessian, problem.cross, delta)
 
     def run(self, barrier: float) -> None:
         self.barrier = barrier
         self.factor = np.linalg.cholesky(self.delta)
         basis = np.linalg.inv(self.factor).transpose(0, 2, 1)
-        self.hessian = _congruent(self.problem.hessian, basis)
-        cross = self.problem.cross.reshape(self.groups, self.block, -1)
-        self.cross = np.matmul(basis.transpose(0, 2, 1), cross).reshape(self.problem.cross.shape)
+        self.hessian = congruent(self.problem.hessian, basis)
+        self.cross = apply(basis.transpose(0, 2, 1), self.problem.cross)
         start = np.tile(np.eye(self.block), (self.groups, 1, 1)).ravel()
         end = _lbfgs(self._negative, start)
         self.delta = self._delta(self._blocks(end))
@@ -81,26 +82,31 @@ class _Ascent:
         """−(f + barrier) and its gradient; infinite outside of the cone."""
         x = self._blocks(flat)
         inner = x @ x
-        slack = self.hessian - _diagonal(inner)
+        slack = less_blocks(self.hessian, inner)
         try:
             volume = 2 * float(np.log(np.diag(np.linalg.cholesky(slack))).sum())
         except np.linalg.LinAlgError:
             return np.inf, None
         inverted = np.linalg.inv(slack)
-        shape = (1, self.groups)
-        relaxation = Relaxation(
-            *(self.hessian[None], self.cross[None], inner[None] + 1e-9 * np.eye(self.block)),
-            *(self.price, np.zeros(shape), np.ones(shape)),
-        )
-        self.indicator, weights = relaxation.solve(self.indicator, 1e-7)
+        value, weights = self._relax(self.hessian, self.cross, inner + 1e-9 * np.eye(self.block))
         y = self.indicator[0]
-        parts = weights[0].reshape(self.groups, self.block, -1)
+        parts = weights.reshape(self.groups, self.block, -1)
         gradient = (0.5 * (1 / y - 1))[:, None, None] * (parts @ parts.transpose(0, 2, 1))
-        value = self.price[0] @ y - 0.5 * float(np.vdot(self.cross, weights[0]))
         if value > self.bound:
             self.bound, self.best = value, self._delta(x)
-        gradient = gradient - self.barrier * _blocks_of(inverted, self.block)
+        gradient = gradient - self.barrier * diagonal_blocks(inverted, self.block)
         return -(value + self.barrier * volume), -(gradient @ x + x @ gradient).ravel()
+
+    def _relax(self, hessian, cross, delta) -> tuple[float, np.ndarray]:
+        """Value of the root, less c₀, and its weights."""
+        shape = (1, self.groups)
+        relaxation = Relaxation(
+            *(hessian[None], cross[None], delta[None], self.price),
+            *(np.zeros(shape), np.ones(shape)),
+        )
+        self.indicator, weights = relaxation.solve(self.indicator, 1e-7)
+        value = self.price[0] @ self.indicator[0] - 0.5 * float(np.vdot(cross, weights[0]))
+        return float(value), weights[0]
 
 
 def _lbfgs(function, point: np.ndarray) -> np.ndarray:
@@ -254,35 +260,10 @@ def _inside(hessian: np.ndarray, delta: np.ndarray) -> np.ndarray:
     values = np.maximum(values, 1e-3 * lowest)
     delta = (vectors * values[:, None, :]) @ vectors.transpose(0, 2, 1)
     for shrink in 1 - np.geomspace(1e-7, 0.5, 40):
-        slack = hessian - _diagonal(shrink * delta)
+        slack = less_blocks(hessian, shrink * delta)
         try:
             np.linalg.cholesky(slack - 1e-12 * scale * np.eye(len(slack)))
         except np.linalg.LinAlgError:
             continue
         return shrink * delta
     return np.tile(0.5 * lowest * np.eye(block), (len(delta), 1, 1))
-
-
-def _congruent(matrix: np.ndarray, basis: np.ndarray) -> np.ndarray:
-    """blockdiag(basis)ᵀ · matrix · blockdiag(basis)."""
-    groups, block = basis.shape[:2]
-    turned = basis.transpose(0, 2, 1)
-    half = np.matmul(turned, matrix.reshape(groups, block, -1)).reshape(matrix.shape)
-    result = np.matmul(turned, half.T.reshape(groups, block, -1)).reshape(matrix.shape)
-    return (result + result.T) / 2
-
-
-def _diagonal(blocks: np.ndarray) -> np.ndarray:
-    """(J, b, b) to the block-diagonal matrix (J·b, J·b)."""
-    groups, block = blocks.shape[:2]
-    result = np.zeros((groups, block, groups, block))
-    j = np.arange(groups)
-    result[j, :, j, :] = blocks
-    return result.reshape(groups * block, groups * block)
-
-
-def _blocks_of(matrix: np.ndarray, block: int) -> np.ndarray:
-    """The diagonal blocks, (J, b, b)."""
-    groups = len(matrix) // block
-    j = np.arange(groups)
-    return matrix.reshape(groups, block, groups, block)[j, :, j, :]

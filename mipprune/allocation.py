@@ -12,7 +12,7 @@ import math
 
 import numpy as np
 
-from formulations.budget import BilinearCost, BudgetProblem, Limit, OutOfReach
+from formulations.budget import Allocation, BilinearCost, BudgetProblem, Limit, OutOfReach
 from formulations.errors import InputError
 from mipprune.cost import Cost
 
@@ -68,6 +68,37 @@ def allocate(
         If the share is out of (0, 1] or smaller than that of the smallest network, which is named;
         if no widths come within the tolerance below it: then the nearest share is named.
     """
+    ranked, solution, _ = best_widths(
+        cost, scores, unit, share, multiple=multiple, floor=floor, tolerance=tolerance,
+        time_limit=time_limit,
+    )  # fmt: skip
+    return mask(ranked, solution.widths)
+
+
+def mask(ranked: list[np.ndarray], widths: np.ndarray) -> np.ndarray:
+    """(groups,) bool array of the first groups of every class."""
+    kept = np.zeros(sum(len(group) for group in ranked), bool)
+    for group, width in zip(ranked, widths, strict=True):
+        kept[group[:width]] = True
+    return kept
+
+
+def best_widths(
+    cost: Cost,
+    scores: np.ndarray,
+    unit: str,
+    share: float,
+    *,
+    multiple: int = 1,
+    floor: float = 0.0,
+    tolerance: float = 0.01,
+    time_limit: float = 60.0,
+    gap: float = 1e-4,
+) -> tuple[list[np.ndarray], Allocation, BudgetProblem]:
+    """The groups of every class, best first, how many of each to keep, and the problem solved.
+
+    Parameters and errors as in :func:`allocate`; ``gap`` is the relative gap at which to stop.
+    """
     if not 0 < share <= 1:
         raise InputError(f"budget.{unit} is the share to keep, in (0, 1]: it is {share:g}")
     problem, ranked = budget_problem(
@@ -75,7 +106,7 @@ def allocate(
     )
     dense = cost.dense[unit]
     try:
-        solution = problem.solve(time_limit=time_limit)
+        solution = problem.solve(time_limit=time_limit, tolerance=gap)
     except OutOfReach as error:
         nearest = f"{math.ceil(error.nearest / dense * 1e4) / 1e4:.4f}"  # up: it can be given
         if error.nearest > problem.limits[0].at_most:
@@ -89,10 +120,7 @@ def allocate(
             f"{f' in multiples of {multiple}' if multiple > 1 else ''}: "
             f"the nearest widths keep {nearest}"
         ) from None
-    kept = np.zeros(len(scores), bool)
-    for group, width in zip(ranked, solution.widths, strict=True):
-        kept[group[:width]] = True
-    return kept
+    return ranked, solution, problem
 
 
 def budget_problem(

@@ -95,34 +95,46 @@ def evaluate(
 
 
 @app.command(
-    epilog="Examples: mipprune compare layer:generated groups=12 | mipprune compare "
-    "layer:problem.npz | mipprune compare layer:runs/digits-spr-seed0/dense:layer1.0.conv2"
+    epilog="Examples: mipprune compare layer:generated groups=12 sweep=9 --plot curve.png | "
+    "mipprune compare layer:runs/digits-spr-seed0/dense:layer1.0.conv2 | mipprune compare xor | "
+    "mipprune compare toy-mlp loss=hinge | mipprune compare budget:resnet56 macs=0.4"
 )
 def compare(
     problem: Annotated[
         str,
         typer.Argument(
-            metavar="PROBLEM", help="layer:FILE.npz, layer:generated, layer:CHECKPOINT:LAYER."
+            metavar="PROBLEM",
+            help="layer:FILE.npz, layer:generated, layer:CHECKPOINT:LAYER, xor, toy-mlp, "
+            "budget:MODEL or budget:CHECKPOINT.",
         ),
     ],
     overrides: _Overrides = None,
+    plot: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            metavar="FILE", help="Draw gaps, bounds over time, trade-off curve (.png or .svg)."
+        ),
+    ] = None,
     json_file: _Json = None,
 ) -> None:
-    """Exact MIP pruning of a layer against its relaxations and trained pruning."""
+    """Exact MIP pruning against its relaxations, trained pruning and heuristics."""
     from mipprune.config import CompareConfig, configure
 
     config = configure(CompareConfig, {}, overrides or [])
     _check_writable(json_file)
+    _check_picture(plot)
 
     from mipprune.compare import compare as run
-    from mipprune.compare import load_problem
     from mipprune.report.tables import print_rows, status
 
-    layer = load_problem(problem, config)
     with status() as show:
-        rows = run(layer, config, show)
-    print_rows(problem, rows)
-    _write(json_file, {"problem": problem, "rows": rows})
+        found = run(problem, config, show)
+    print_rows(problem, found["rows"])
+    if plot:
+        from mipprune.report.pictures import draw_comparison
+
+        draw_comparison(plot, found)
+    _write(json_file, found)
 
 
 @app.command(
@@ -167,10 +179,9 @@ def derive(
         return
     if term is None:
         raise InputError("name a term: an expression such as 'a*r**3', a name of --list or FILE.py")
-    for path, name in ((python, "--python"), (plot, "--plot"), (json_file, "--json")):
+    for path, name in ((python, "--python"), (json_file, "--json")):
         _check_writable(path, name)
-    if plot and plot.suffix not in {".png", ".svg"}:
-        raise InputError(f"--plot {plot}: a picture is written as .png or .svg")
+    _check_picture(plot)
     if python and python.suffix != ".py":
         raise InputError(f"--python {python}: a module is written as .py")
 
@@ -229,6 +240,12 @@ def _check_writable(path: Path | None, option: str = "--json") -> None:
         raise InputError(f"{option} {path}: there is no folder {path.parent}")
     if path and path.is_dir():
         raise InputError(f"{option} {path} is a folder: name a file")
+
+
+def _check_picture(path: Path | None) -> None:
+    _check_writable(path, "--plot")
+    if path and path.suffix not in {".png", ".svg"}:
+        raise InputError(f"--plot {path}: a picture is written as .png or .svg")
 
 
 def _write(path: Path | None, value: Any) -> None:

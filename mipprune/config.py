@@ -155,7 +155,7 @@ class EvalConfig(Section):
 
 
 class CompareConfig(Section):
-    """What ``mipprune compare`` may be told about a layer problem."""
+    """What ``mipprune compare`` may be told."""
 
     price: float | None = Field(
         None, gt=0, description="price c of a group as a share of c₀ (generated, checkpoint: 0.01)"
@@ -176,6 +176,18 @@ class CompareConfig(Section):
     correlation: float = Field(0.5, ge=0, lt=1, description="generated: of neighbouring inputs")
     images: int = Field(256, ge=1, description="checkpoint: calibration images")
     seed: int = Field(0, ge=0, description="generated: of the data; checkpoint: of the images")
+    solver: Literal["branch-and-bound", "highs", "scip"] = Field(
+        "branch-and-bound", description="of the exact row"
+    )
+    cardinality: int | None = Field(None, ge=0, description="largest number of groups kept")
+    lam: list[float] = Field(
+        [0.1, 1.0], description="factors of the regularizer at which it is trained to rank groups"
+    )
+    restarts: int = Field(3, ge=1, description="toys: trained from so many starts, the best counts")
+    loss: Literal["l1", "hinge", "squared"] = Field("l1", description="toys: loss, summed")
+    unit_price: float = Field(0.1, gt=0, description="toys: price of a hidden unit")
+    macs: float = Field(0.5, gt=0, le=1, description="budget: share of the MACs to keep")
+    sweep: int = Field(0, ge=0, description="number of prices of the trade-off curve")
     tolerance: float = Field(1e-4, gt=0, description="relative gap at which the exact solve stops")
     time_limit: float = Field(120.0, gt=0, description="seconds of each solve")
     data: DataConfig | None = Field(None, description="checkpoint: instead of its own data set")

@@ -23,10 +23,12 @@ from mipprune.models.resnet import CifarResNet, ImageNetResNet, ZeroPadShortcut
 
 Architecture = dict[str, Any]
 
+_IMAGENET_DEPTHS = (18, 34, 50)
+IMAGENET = tuple(f"resnet{depth}" for depth in _IMAGENET_DEPTHS)
 _BUILDERS = {
     **{f"resnet{d}": (partial(CifarResNet, d), ("shortcut", "width")) for d in (8, 14, 20, 32, 44)},
     **{f"resnet{d}": (partial(CifarResNet, d), ("shortcut", "width")) for d in (56, 110)},
-    **{f"resnet{d}": (partial(ImageNetResNet, d), ("width",)) for d in (18, 34, 50)},
+    **{f"resnet{d}": (partial(ImageNetResNet, d), ("width",)) for d in _IMAGENET_DEPTHS},
     "mlp": (MLP, ("hidden",)),
 }
 NAMES = tuple(_BUILDERS)

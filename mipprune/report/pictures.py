@@ -38,6 +38,81 @@ def draw_report(
     plt.close(figure)
 
 
+def draw_comparison(path: Path, found: Mapping[str, Any]) -> None:
+    """Draw one comparison: its rows, the bounds of the exact solve over time, the trade-off curve.
+
+    Parameters
+    ----------
+    path : Path
+        PNG or SVG, by its ending.
+    found : mapping
+        What :func:`mipprune.compare.compare` returns; panels without data are left out.
+    """
+    panels = [_draw_rows]
+    if len(found["progress"]) > 2:
+        panels.append(_draw_progress)
+    if found["sweep"]:
+        panels.append(_draw_sweep)
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(1.5 + 4.5 * len(panels), 4.2), layout="constrained", squeeze=False
+    )
+    for draw, one in zip(panels, axes[0], strict=True):
+        draw(one, found)
+        one.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def _draw_rows(axes, found: Mapping[str, Any]) -> None:
+    """Distance of every row's objective to the exact one: relaxations left, heuristics right."""
+    exact, *others = found["rows"]
+    scale = max(abs(exact["objective"]), 1e-12)
+    for place, row in enumerate(others):
+        above = 100 * (row["objective"] - exact["objective"]) / scale
+        axes.barh(place, above, color=_INK if row["bound"] is not None else _WARM)
+        axes.annotate(
+            f"{above:+.2f} %", (max(above, 0), place), (4, 0), textcoords="offset points",
+            va="center", fontsize=8,
+        )  # fmt: skip
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set_yticks(range(len(others)), [row["name"] for row in others], fontsize=8)
+    axes.invert_yaxis()
+    axes.margins(x=0.25)
+    axes.set_xlabel("objective against the exact one, %")
+    proved = "optimal" if exact["status"] == "optimal" else f"gap {exact['gap']:.1%}"
+    axes.set_title(f"{found['problem']}: exact {exact['objective']:.5g}, {proved}", fontsize=10)
+
+
+def _draw_progress(axes, found: Mapping[str, Any]) -> None:
+    seconds = [point["seconds"] for point in found["progress"]]
+    for name, label, colour in (
+        ("objective", "incumbent", _WARM),
+        ("bound", "bound", _INK),
+    ):
+        axes.step(
+            seconds, [p[name] for p in found["progress"]], where="post", color=colour, label=label
+        )
+    axes.ticklabel_format(useOffset=False)
+    axes.set_xlabel("seconds")
+    axes.set_ylabel("objective")
+    axes.set_title(f"exact solve, {found['progress'][-1]['nodes']} nodes", fontsize=10)
+    axes.legend(frameon=False, fontsize=8)
+
+
+def _draw_sweep(axes, found: Mapping[str, Any]) -> None:
+    for name, label, style in (
+        ("exact", "exact", {"color": _INK, "marker": "o"}),
+        ("rounded", "relaxed, y > ½, refitted", {"color": _WARM, "marker": "x"}),
+        ("relaxed", "relaxed, Σ y", {"color": "#7ba7cf", "linestyle": "--"}),
+    ):
+        points = sorted((p[f"{name}_kept"], p[f"{name}_loss"]) for p in found["sweep"])
+        axes.plot(*zip(*points, strict=True), label=label, markersize=4, **style)
+    axes.set_xlabel("kept (for the relaxation Σ y)")
+    axes.set_ylabel("loss")
+    axes.set_title("trade-off over the price", fontsize=10)
+    axes.legend(frameon=False, fontsize=8)
+
+
 def _draw_layers(axes, result: Mapping[str, Any]) -> None:
     names = list(result["layers"])
     dense = [result["layers"][name][0] for name in names]

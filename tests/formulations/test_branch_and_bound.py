@@ -168,7 +168,8 @@ def test_engines_bound_the_same_relaxation(problem, seed):
         node = Node(state.copy(), -np.inf, np.full(problem.groups, 0.5), np.zeros(problem.groups))
         engine(problem, problem.groups, 1e-9).evaluate([node], np.inf)
         bounds.append(node.bound)
-    assert np.ptp(bounds) <= 1e-6 * abs(max(bounds))
+    # the dual bound is as wrong as the point, the value only as its square
+    assert np.ptp(bounds) <= 1e-4 * abs(max(bounds))
 
 
 def test_relaxation_without_extraction_is_the_perspective_relaxation():

@@ -1,0 +1,123 @@
+"""Budget allocation: the exact widths against the usual ways of meeting a budget."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from formulations.budget import BudgetProblem
+from formulations.catalogue import find
+from formulations.errors import InputError
+from mipprune import checkpoint
+from mipprune.allocation import best_widths, mask
+from mipprune.compare.rows import make_row
+from mipprune.config import CompareConfig
+from mipprune.cost import Cost
+from mipprune.groups import find_groups
+from mipprune.models import IMAGENET, NAMES, build
+from mipprune.penalties import GroupPenalty
+
+
+def compare_budget(
+    source: str, config: CompareConfig, report: Callable[[str], None] = lambda name: None
+) -> dict[str, Any]:
+    """Which widths meet ``config.macs``: the MILP, the same share everywhere, one threshold.
+
+    The objective is the keep-score lost, the sum of ‖w‖₂ of the removed groups over that of all.
+
+    Parameters
+    ----------
+    source : str
+        A model's name, for fresh weights and images of CIFAR's or ImageNet's size, or a
+        checkpoint's folder.
+    config : CompareConfig
+    report : callable
+
+    Raises
+    ------
+    InputError
+        Unknown model or checkpoint; a budget that no widths meet (the nearest is named).
+    """
+    network, shape = _network(source)
+    groups = find_groups(network, shape)
+    cost = Cost(network, groups, shape)
+    penalty = GroupPenalty(
+        dict(network.named_parameters()), groups.producers(), groups.count, find("square").term()
+    )
+    scores = penalty.norms()[0].double().numpy()
+    report("exact")
+    ranked, solution, problem = best_widths(
+        cost, scores, "macs", config.macs, time_limit=config.time_limit, gap=config.tolerance
+    )
+    everything = float(scores.sum())
+    exact = _Chosen(mask(ranked, solution.widths), (everything - solution.bound) / everything)
+
+    def lost(kept: np.ndarray) -> float:
+        return float(scores[~kept].sum()) / everything
+
+    value = lost(exact.support)
+    rows = [
+        make_row(
+            "exact", value, exact.support, exact=exact, bound=exact.bound, gap=solution.gap,
+            seconds=solution.seconds, nodes=solution.nodes, status=solution.status,
+        )
+    ]  # fmt: skip
+    for name, work in (("uniform", _uniform), ("threshold", _threshold)):
+        report(name)
+        start = time.perf_counter()
+        kept = work(problem, ranked, scores)
+        seconds = time.perf_counter() - start
+        gap = lost(kept) - value
+        rows.append(make_row(name, lost(kept), kept, exact=exact, gap=gap, seconds=seconds))
+    return {"rows": rows, "progress": [], "sweep": []}
+
+
+class _Chosen:
+    def __init__(self, support: np.ndarray, bound: float):
+        self.support, self.bound = support, bound
+
+
+def _network(source: str) -> tuple[torch.nn.Module, tuple[int, int, int]]:
+    from mipprune.data import load
+
+    if Path(source).is_dir():
+        network, data = checkpoint.load(Path(source))
+        return network, load(data["name"], data["path"], torch.device("cpu")).shape
+    if source not in NAMES:
+        raise InputError(
+            f"budget:{source}: name a checkpoint folder or a model, one of {', '.join(NAMES)}"
+        )
+    side, classes = (224, 1000) if source in IMAGENET else (32, 10)
+    shape = (3, side, side)
+    return build({"name": source, "shape": shape, "classes": classes}), shape
+
+
+def _uniform(problem: BudgetProblem, ranked: list[np.ndarray], scores: np.ndarray) -> np.ndarray:
+    """The largest share, the same in every class, that the budget allows."""
+    limit = problem.limits[0]
+    counts = np.array([len(group) for group in ranked])
+    for share in np.linspace(1, 0, 2001):
+        widths = np.maximum(problem.narrowest, np.floor(share * counts).astype(int))
+        if limit.cost.value(widths) <= limit.at_most:
+            break
+    return mask(ranked, widths)
+
+
+def _threshold(problem: BudgetProblem, ranked: list[np.ndarray], scores: np.ndarray) -> np.ndarray:
+    """The lowest scores of all classes go first, until the budget is met."""
+    limit = problem.limits[0]
+    widths = np.array([len(group) for group in ranked])
+    owner = np.empty(len(scores), int)
+    for number, group in enumerate(ranked):
+        owner[group] = number
+    for group in np.argsort(scores):
+        if limit.cost.value(widths) <= limit.at_most:
+            break
+        if widths[owner[group]] > max(1, problem.narrowest[owner[group]]):
+            widths[owner[group]] -= 1
+    return mask(ranked, widths)
