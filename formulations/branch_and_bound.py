@@ -13,17 +13,16 @@ bound beyond the incumbent is kept (or removed) for good.
 from __future__ import annotations
 
 import heapq
-import time
 from collections.abc import Callable
 
 import numpy as np
 
 from formulations.block_descent import FREE, KEPT, REMOVED
+from formulations.clock import Clock, Stopped, attempt
 from formulations.errors import InputError
 from formulations.extraction import extract
 from formulations.incumbents import Incumbents
 from formulations.layer import LayerProblem
-from formulations.master import Stopped
 from formulations.node_relaxations import (
     BlockDescent,
     Engine,
@@ -44,6 +43,8 @@ _LARGE = 64
 # Share of the open gap that plunging may give away against the best open node.
 _PLUNGE = 0.25
 _THRESHOLDS = (0.5, 0.2)
+_INTEGRAL = 1e-6
+_ROUNDING = 1e-12  # relative, of a refit
 
 
 def solve(
@@ -54,6 +55,7 @@ def solve(
     tolerance: float = 1e-4,
     time_limit: float = float("inf"),
     node_limit: int = 20_000,
+    start: np.ndarray | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     engine: Callable[[LayerProblem, int, float], Engine] | None = None,
 ) -> Solution:
@@ -74,6 +76,8 @@ def solve(
         bound.
     node_limit : int
         Most open nodes, which bounds the memory.
+    start : (D, O) array, optional
+        Weights of a known solution: its support is the first incumbent.
     on_progress : callable, optional
         Called now and then with the state of the solve.
     engine : callable, optional
@@ -83,23 +87,26 @@ def solve(
     Raises
     ------
     InputError
-        Nested indicators, a tolerance or limit that is not positive, an unknown extraction.
+        Nested indicators, a tolerance or limit that is not positive, an unknown extraction, a start
+        of another shape or beyond the bound M.
     """
     tree = _Tree(problem, extraction, cardinality, tolerance, time_limit, engine)
     tree.on_progress, tree.node_limit = on_progress, node_limit
     if node_limit < 1:
         raise InputError(f"the node limit must be positive: it is {node_limit}")
-    status = tree.attempt(tree.search)
+    if start is not None:
+        tree.incumbents.begin(_support_of(problem, start))
+    status = attempt(tree.search)
     support, objective = tree.incumbents.support, tree.incumbents.objective
     bound = min(tree.bound, objective)
     return Solution(
         objective=objective,
         bound=bound,
-        status="optimal" if relative_gap(objective, bound) <= tolerance else status,
+        status=_judge(status, relative_gap(objective, bound) <= tolerance),
         support=support,
         weights=tree.incumbents.weights(),
         nodes=tree.nodes,
-        seconds=tree.elapsed,
+        seconds=tree.clock.elapsed,
         solver=f"branch-and-bound/{extraction}",
     )
 
@@ -130,9 +137,36 @@ def relax(
         support=support,
         weights=problem.refit(support),
         nodes=1,
-        seconds=tree.elapsed,
+        seconds=tree.clock.elapsed,
         solver=f"branch-and-bound/{extraction}-relaxation",
     )
+
+
+def _judge(status: str, proved: bool) -> str:
+    """The status of a solution, given how the work ended and whether the gap is closed."""
+    if proved:
+        return "optimal"
+    return "numerical" if status == "optimal" else status
+
+
+def _support_of(problem: LayerProblem, start: np.ndarray) -> np.ndarray:
+    """Groups that are not zero in a start that is allowed."""
+    start = np.asarray(start, float)
+    if start.shape != problem.cross.shape or not np.isfinite(start).all():
+        raise InputError(
+            f"the start must be {problem.cross.shape} finite weights: its shape is {start.shape}"
+        )
+    groups = problem.by_group(start)
+    beyond = problem.term.outside(problem.term.measure(groups)[1])
+    if beyond.any():
+        group = int(np.flatnonzero(beyond)[0])
+        bound = np.broadcast_to(problem.term.bound, beyond.shape)[group]
+        largest = np.abs(groups[group]).max()
+        raise InputError(
+            f"the bound M = {bound:g} is smaller than the start needs: {largest:g} in group "
+            f"{group}; raise M, or clip the start"
+        )
+    return groups.any(axis=1)
 
 
 class _Tree:
@@ -145,11 +179,11 @@ class _Tree:
         check_limits(tolerance, time_limit)
         if problem.term.blocks is not None:
             raise InputError("the branch and bound has no nested indicators: use solver='highs'")
-        self.start, self.limit = time.perf_counter(), time_limit
+        self.clock = Clock(time_limit)
         self.tolerance, self.nodes, self.shown = tolerance, 0, 0.0
         self.problem = problem = problem.bounded()
         most = check_cardinality(cardinality, problem.groups)
-        self.incumbents = Incumbents(problem, most, self.check_clock)
+        self.incumbents = Incumbents(problem, most, self.clock.check)
         inner = extract(problem, extraction).problem
         make = engine or choose_engine(inner, extraction)
         self.engine = make(inner, most, 0.1 * tolerance)
@@ -161,29 +195,10 @@ class _Tree:
         self.bound = -np.inf
 
     @property
-    def elapsed(self) -> float:
-        return time.perf_counter() - self.start
-
-    @property
     def cutoff(self) -> float:
         """Nodes with a bound from here on hold nothing that is better by the tolerance."""
         objective = self.incumbents.objective
         return objective - 0.999 * self.tolerance * abs(objective)
-
-    def check_clock(self) -> None:
-        """Stop if the time is over."""
-        if self.elapsed >= self.limit:
-            raise Stopped("time_limit")
-
-    def attempt(self, work: Callable[[], None]) -> str:
-        """Run ``work``; how it ended."""
-        try:
-            work()
-        except KeyboardInterrupt:
-            return "interrupted"
-        except Stopped as stop:
-            return stop.status
-        return "optimal"
 
     def root(self) -> Node:
         """The root, evaluated."""
@@ -202,7 +217,7 @@ class _Tree:
         front = self._next([node])
         while front:
             children = self._branch(front)
-            self.check_clock()
+            self.clock.check()
             self.engine.evaluate(children, self.cutoff)
             self.nodes += len(children)
             for child in children:
@@ -215,6 +230,8 @@ class _Tree:
         children = []
         for node in front:
             doubt = np.where(node.free, np.minimum(node.indicator, 1 - node.indicator), -1.0)
+            if doubt.max() <= _INTEGRAL:  # not yet proved: what the bound is least sure of
+                doubt = np.where(node.free, -np.abs(node.surplus), -np.inf)
             group = int(doubt.argmax())
             children += [node.child(group, KEPT), node.child(group, REMOVED)]
         return children
@@ -252,10 +269,9 @@ class _Tree:
         if node.bound >= cutoff:
             self.closed = min(self.closed, node.bound)
             return False
-        free = node.free
-        doubt = np.minimum(node.indicator, 1 - node.indicator)[free]
-        if not free.any() or doubt.max() <= 1e-6:
-            self._leaf(node)
+        if not node.free.any():
+            value = self.incumbents.value(node.state == KEPT)
+            self.closed = min(self.closed, value - _ROUNDING * abs(value))
             return False
         return True
 
@@ -271,11 +287,6 @@ class _Tree:
                 node.state[decided] = state
                 node.indicator[decided] = state
 
-    def _leaf(self, node: Node) -> None:
-        """All indicators are integral: the bound is as near as the relaxation was solved."""
-        self._offer(node, 0.5)
-        self.closed = min(self.closed, node.bound)
-
     def _offer(self, node: Node, threshold: float) -> None:
         support = (node.state == KEPT) | (node.free & (node.indicator > threshold))
         if support.sum() > self.incumbents.most:
@@ -285,10 +296,10 @@ class _Tree:
         self.incumbents.offer(support)
 
     def _report(self) -> None:
-        if self.on_progress and self.elapsed - self.shown > 0.2:
-            self.shown = self.elapsed
+        if self.on_progress and self.clock.elapsed - self.shown > 0.2:
+            self.shown = self.clock.elapsed
             self.on_progress(
-                Progress(self.incumbents.objective, self.bound, self.nodes, self.elapsed)
+                Progress(self.incumbents.objective, self.bound, self.nodes, self.clock.elapsed)
             )
 
 

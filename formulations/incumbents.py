@@ -42,18 +42,25 @@ class Incumbents:
                 price,
             )
 
+    def begin(self, support: np.ndarray) -> None:
+        """Take a support as it is, if it is better than none."""
+        if support.sum() <= self.most and (value := self.value(support)) < self.objective:
+            self.objective, self.support = value, support
+
     def offer(self, support: np.ndarray) -> None:
         """Refit a support; if it is the best yet, improve it."""
         key = support.tobytes()
         if key in self._seen or support.sum() > self.most:
             return
         self._seen.add(key)
-        if self._value(support) < self.objective:
+        if self.value(support) < self.objective:
             self.search(support)
 
     def search(self, support: np.ndarray) -> None:
         """Local search from a support: single flips and, for φ = a‖w‖², swaps."""
         self.pause()
+        if support.sum() > self.most:
+            return
         if self.problem.plain:
             trial = support.copy()
             value = improve(*self._data, self._free, trial, self.most, self.problem.block)
@@ -71,19 +78,20 @@ class Incumbents:
         weights[self.problem.rows(self.support)] = own
         return weights
 
-    def _value(self, support: np.ndarray) -> float:
+    def value(self, support: np.ndarray) -> float:
+        """The objective of a support, refitted."""
         if self.problem.plain:
             return refit(*self._data, np.flatnonzero(support), self.problem.block)[0]
         return self.problem.objective(self.problem.refit(support, self.pause), support)
 
     def _flip(self, support: np.ndarray) -> tuple[float, np.ndarray]:
-        value = self._value(support)
+        value = self.value(support)
         while True:
             best = support
             for group in range(len(support)):
                 trial = support.copy()
                 trial[group] = not trial[group]
-                if trial.sum() <= self.most and (ahead := self._value(trial)) < value:
+                if trial.sum() <= self.most and (ahead := self.value(trial)) < value:
                     value, best = ahead, trial
             if best is support:
                 return value, support

@@ -5,6 +5,7 @@ from __future__ import annotations
 import highspy
 import numpy as np
 
+from formulations.clock import Stopped
 from formulations.highs import run
 from formulations.terms import Term
 
@@ -12,14 +13,6 @@ from formulations.terms import Term
 FEASIBILITY = 1e-9
 # Cuts in the pool above which the slack ones are dropped.
 _POOL = 3000
-
-
-class Stopped(Exception):
-    """Work ended before its goal; ``status`` says why, in the words of a Solution."""
-
-    def __init__(self, status: str):
-        super().__init__(status)
-        self.status = status
 
 
 class Master:

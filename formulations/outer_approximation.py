@@ -25,17 +25,17 @@ incumbents are refits on the nodes' supports.
 from __future__ import annotations
 
 import heapq
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from formulations import search
+from formulations.clock import Clock, Stopped, attempt
 from formulations.errors import InputError
 from formulations.extraction import extract
 from formulations.layer import LayerProblem
-from formulations.master import FEASIBILITY, Master, Stopped
+from formulations.master import FEASIBILITY, Master
 from formulations.solution import (
     Progress,
     Solution,
@@ -87,9 +87,7 @@ def solve(
     """
     loop = _Loop(problem, form, extraction, cardinality, tolerance, time_limit)
     loop.on_progress = on_progress
-    status = loop.attempt(
-        lambda: (loop.solve_root(tolerance / 4), loop.branch_and_bound(tolerance))
-    )
+    status = attempt(lambda: (loop.solve_root(tolerance / 4), loop.branch_and_bound(tolerance)))
     best = loop.incumbent
     return Solution(
         objective=best.objective,
@@ -98,7 +96,7 @@ def solve(
         support=best.support,
         weights=loop.extracted.weights(best.weights),
         nodes=loop.nodes,
-        seconds=loop.elapsed,
+        seconds=loop.clock.elapsed,
         solver=f"highs/{form}",
     )
 
@@ -121,7 +119,7 @@ def relax(
         ``support`` the groups with y above ½.
     """
     loop = _Loop(problem, form, extraction, cardinality, tolerance, time_limit)
-    status = loop.attempt(lambda: loop.solve_root(tolerance))
+    status = attempt(lambda: loop.solve_root(tolerance))
     root = loop.root
     value = loop.relaxed_value(root.weights, root.indicator)
     return Solution(
@@ -131,7 +129,7 @@ def relax(
         support=root.indicator > 0.5,
         weights=loop.extracted.weights(root.weights),
         nodes=0,
-        seconds=loop.elapsed,
+        seconds=loop.clock.elapsed,
         solver=f"highs/{form}-relaxation",
     )
 
@@ -180,7 +178,7 @@ class _Loop:
         if form not in _FORMS:
             raise InputError(f"unknown form {form!r}: one of {', '.join(_FORMS)}")
         check_limits(tolerance, time_limit)
-        self.start, self.limit = time.perf_counter(), time_limit
+        self.clock = Clock(time_limit)
         self.tolerance = tolerance
         self.most = check_cardinality(cardinality, problem.groups)
         if form == "big-m" and extraction != "none":
@@ -215,25 +213,6 @@ class _Loop:
         if gap <= self.tolerance:
             return "optimal"
         return "numerical" if status == "optimal" else status
-
-    def check_clock(self) -> None:
-        """Stop if the time is over."""
-        if self.elapsed >= self.limit:
-            raise Stopped("time_limit")
-
-    def attempt(self, work: Callable[[], object]) -> str:
-        """Run ``work``; the status of a solve: how it ended."""
-        try:
-            work()
-        except KeyboardInterrupt:
-            return "interrupted"
-        except Stopped as stop:
-            return stop.status
-        return "optimal"
-
-    @property
-    def elapsed(self) -> float:
-        return time.perf_counter() - self.start
 
     # ---- the tree -----------------------------------------------------------------------------
 
@@ -307,15 +286,15 @@ class _Loop:
             for group in range(self.problem.groups):
                 trial = best.support.copy()
                 trial[group] = not trial[group]
-                self.check_clock()
+                self.clock.check()
                 self._offer(trial)
             if self.incumbent is best:
                 return
 
     def _run_master(self, bound: float) -> tuple[np.ndarray, float]:
         """The linear program's point, and the better of its value and a known bound."""
-        self.check_clock()
-        y, value = self.master.run(self.limit - self.elapsed)
+        self.clock.check()
+        y, value = self.master.run(self.clock.left)
         return y, max(bound, value)
 
     # ---- cuts and points ----------------------------------------------------------------------
@@ -331,7 +310,7 @@ class _Loop:
         limit = None
         if self.form == "big-m":
             limit = self.big_m * self.problem.per_row(y)[:, None]
-        return self.problem.best_weights(y, limit=limit, pause=self.check_clock)
+        return self.problem.best_weights(y, limit=limit, pause=self.clock.check)
 
     def under_estimator(self, weights: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:
         """(constant, slope) with f(y') ≥ constant + slope·y' for every y'; tight at y if V is."""
@@ -365,13 +344,13 @@ class _Loop:
         return self.problem.loss(weights) + float(shrinkage.sum()) + term.prices(y)
 
     def _evaluate(self, support: np.ndarray) -> _Incumbent:
-        weights = self.problem.refit(support, self.check_clock)
+        weights = self.problem.refit(support, self.clock.check)
         return _Incumbent(self.problem.objective(weights, support), support, weights)
 
     def _report(self) -> None:
         if self.on_progress:
             self.on_progress(
-                Progress(self.incumbent.objective, self.bound, self.nodes, self.elapsed)
+                Progress(self.incumbent.objective, self.bound, self.nodes, self.clock.elapsed)
             )
 
     def _offer(self, support: np.ndarray):

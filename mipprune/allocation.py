@@ -9,6 +9,7 @@ best-scored groups stay; how many of each class is what the mixed-integer progra
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -27,51 +28,16 @@ def classes_of(cost: Cost) -> list[np.ndarray]:
     return [np.flatnonzero(label.ravel() == c) for c in range(label.max() + 1)]
 
 
-def allocate(
-    cost: Cost,
-    scores: np.ndarray,
-    unit: str,
-    share: float,
-    *,
-    multiple: int = 1,
-    floor: float = 0.0,
-    tolerance: float = 0.01,
-    time_limit: float = 60.0,
-) -> np.ndarray:
+def allocate(cost: Cost, scores: np.ndarray, unit: str, share: float, **options: Any) -> np.ndarray:
     """Keep the groups with the greatest sum of scores whose cost meets a budget.
 
-    Parameters
-    ----------
-    cost : Cost
-        Of the network.
-    scores : (groups,) array
-        Keep-scores, not negative, comparable between layers.
-    unit : {"macs", "params"}
-    share : float
-        In (0, 1]: share of the dense cost to keep.
-    multiple : int
-        Every class keeps a multiple of this many channels, or all of them.
-    floor : float
-        In [0, 1]: smallest share of a layer's channels that stays; at least one always does.
-    tolerance : float
-        Of the dense cost: by how much less than the budget may be kept.
-    time_limit : float
-        Seconds, after which the best choice found is taken.
+    Parameters, options and errors are those of :func:`best_widths`.
 
     Returns
     -------
     (groups,) bool array
-
-    Raises
-    ------
-    InputError
-        If the share is out of (0, 1] or smaller than that of the smallest network, which is named;
-        if no widths come within the tolerance below it: then the nearest share is named.
     """
-    ranked, solution, _ = best_widths(
-        cost, scores, unit, share, multiple=multiple, floor=floor, tolerance=tolerance,
-        time_limit=time_limit,
-    )  # fmt: skip
+    ranked, solution, _ = best_widths(cost, scores, unit, share, **options)
     return mask(ranked, solution.widths)
 
 
@@ -97,7 +63,31 @@ def best_widths(
 ) -> tuple[list[np.ndarray], Allocation, BudgetProblem]:
     """The groups of every class, best first, how many of each to keep, and the problem solved.
 
-    Parameters and errors as in :func:`allocate`; ``gap`` is the relative gap at which to stop.
+    Parameters
+    ----------
+    cost : Cost
+        Of the network.
+    scores : (groups,) array
+        Keep-scores, not negative, comparable between layers.
+    unit : {"macs", "params"}
+    share : float
+        In (0, 1]: share of the dense cost to keep.
+    multiple : int
+        Every class keeps a multiple of this many channels, or all of them.
+    floor : float
+        In [0, 1]: smallest share of a layer's channels that stays; at least one always does.
+    tolerance : float
+        Of the dense cost: by how much less than the budget may be kept.
+    time_limit : float
+        Seconds, after which the best choice found is taken.
+    gap : float
+        Relative gap at which to stop.
+
+    Raises
+    ------
+    InputError
+        If the share is out of (0, 1] or smaller than that of the smallest network, which is named;
+        if no widths come within the tolerance below it: then the nearest share is named.
     """
     if not 0 < share <= 1:
         raise InputError(f"budget.{unit} is the share to keep, in (0, 1]: it is {share:g}")

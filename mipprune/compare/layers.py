@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 
 from formulations import branch_and_bound
+from formulations.errors import InputError
 from formulations.layer import LayerProblem
 from formulations.solution import Progress, Solution, check_cardinality, relative_gap
 from mipprune.compare.heuristics import best_count, group_lasso, magnitude, train_spr
 from mipprune.compare.rows import make_row, solution_row
 from mipprune.config import CompareConfig
 
-_EXTRACTIONS = ("schur", "ascent")
+_EXTRACTIONS = ("schur", "ascent", "sdp")
 # prices of a sweep, as multiples of the problem's own
 _SPREAD = 30.0
 
@@ -116,7 +117,11 @@ def _relaxations(problem: LayerProblem, config: CompareConfig, report):
     for rule in _EXTRACTIONS:
         name = f"perspective+{rule}"
         report(name)
-        relaxed = branch_and_bound.relax(problem, extraction=rule, cardinality=config.cardinality)
+        try:
+            options = {"extraction": rule, "cardinality": config.cardinality}
+            relaxed = branch_and_bound.relax(problem, **options)
+        except InputError:  # the semidefinite program: too large, or its solver not installed
+            continue
         yield name, relaxed
 
 

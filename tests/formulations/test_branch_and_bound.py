@@ -314,6 +314,18 @@ def test_wrong_option_is_refused_by_name(options, message):
         solve(layer_problem(0), **options)
 
 
+def test_start_is_the_first_incumbent_and_is_checked():
+    problem = hard_problem()
+    good = solve(problem, time_limit=2)
+    again = solve(problem, time_limit=1e-9, start=good.weights)
+    assert again.objective <= good.objective * (1 + 1e-12)
+    boxed = layer_problem(0, bound=0.3)
+    with pytest.raises(ValueError, match=r"M = 0\.3 is smaller than the start needs: 2 in group 0"):
+        solve(boxed, start=np.full(boxed.cross.shape, 2.0))
+    with pytest.raises(ValueError, match="start must be"):
+        solve(boxed, start=np.zeros((1, 1)))
+
+
 def test_unknown_solver_is_refused_and_nested_indicators_go_to_highs():
     problem = layer_problem(0, groups=4)
     with pytest.raises(ValueError, match="unknown solver 'cplex'"):
