@@ -19,6 +19,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -34,6 +35,12 @@ from formulations.terms import Partition
 
 _SWEEPS = 3000
 _MULTIPLIERS = 8  # values of μ tried at a node
+
+
+@cache
+def _threads() -> tuple[ThreadPoolExecutor, ThreadpoolController]:
+    """Threads for nodes, and the hand on the threads of the linear algebra libraries."""
+    return ThreadPoolExecutor(os.cpu_count()), ThreadpoolController()
 
 
 @dataclass(eq=False)
@@ -279,14 +286,13 @@ class IndicatorNewton(_Base):
         self.hessian, self.cross = problem.hessian, problem.cross
         own = 2 * np.broadcast_to(problem.term.ridge, (problem.groups,))
         self.delta = own[:, None, None] * np.eye(problem.block)
-        self.threads = ThreadPoolExecutor(os.cpu_count())
-        self.controller = ThreadpoolController()
 
     def evaluate(self, nodes: Sequence[Node], cutoff: float) -> None:
         """See :class:`Engine`: one thread a node, because these matrices are too small to share."""
         work = super().evaluate
-        with self.controller.limit(limits=1):
-            list(self.threads.map(lambda node: work([node], cutoff), nodes))
+        pool, libraries = _threads()
+        with libraries.limit(limits=1):
+            list(pool.map(lambda node: work([node], cutoff), nodes))
 
     def _solve(self, node: Node, price: np.ndarray, cutoff: float):
         groups = self.problem.groups
