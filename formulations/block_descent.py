@@ -270,7 +270,7 @@ def _gains(hessian, cross, price, support, weights, inverse, block, change):
 
 @njit(cache=True)
 def improve(hessian, cross, constant, price, fixed, support, most, block):
-    """Local search from a support: the best single flip, then the best swap, until none helps.
+    """One step of a local search: the best single flip, else the best swap.
 
     Parameters
     ----------
@@ -279,50 +279,56 @@ def improve(hessian, cross, constant, price, fixed, support, most, block):
     fixed : (J,) int8 array
         States that the search respects; all 2 for a free one.
     support : (J,) bool array
-        Where to start, of at most ``most`` groups; overwritten with the result.
+        Where to start, of at most ``most`` groups; overwritten with the better one.
     most : int
         Largest number of groups.
     block : int
 
     Returns
     -------
-    float
-        The objective.
+    (float, bool)
+        The objective, and whether it fell.
     """
     groups = len(support)
     change = np.empty(groups)
-    while True:
-        chosen = np.flatnonzero(support)
-        value, weights, inverse = refit(hessian, cross, constant, price, chosen, block)
-        _gains(hessian, cross, price, chosen, weights, inverse, block, change)
-        best, first, second = -1e-12 * abs(value), -1, -1
-        for j in range(groups):
-            if fixed[j] != FREE or (not support[j] and len(chosen) >= most):
+    chosen = np.flatnonzero(support)
+    value, weights, inverse = refit(hessian, cross, constant, price, chosen, block)
+    _gains(hessian, cross, price, chosen, weights, inverse, block, change)
+    best, first, second = -1e-12 * abs(value), -1, -1
+    for j in range(groups):
+        if fixed[j] != FREE or (not support[j] and len(chosen) >= most):
+            continue
+        if change[j] < best:
+            best, first = change[j], j
+    if first < 0:
+        # swaps: drop one of the groups that cost least to drop, then add the best
+        order = np.argsort(change)
+        tried = 0
+        for j in order:
+            if not support[j] or fixed[j] != FREE:
                 continue
-            if change[j] < best:
-                best, first = change[j], j
-        if first < 0:
-            # swaps: drop one of the groups that cost least to drop, then add the best
-            order = np.argsort(change)
-            tried = 0
-            for j in order:
-                if not support[j] or fixed[j] != FREE:
+            tried += 1
+            if tried > _SWAPS:
+                break
+            rest = chosen[chosen != j]
+            after, weights, inverse = refit(hessian, cross, constant, price, rest, block)
+            swapped = np.empty(groups)
+            _gains(hessian, cross, price, rest, weights, inverse, block, swapped)
+            for k in range(groups):
+                if support[k] or fixed[k] != FREE:
                     continue
-                tried += 1
-                if tried > _SWAPS:
-                    break
-                rest = chosen[chosen != j]
-                after, weights, inverse = refit(hessian, cross, constant, price, rest, block)
-                swapped = np.empty(groups)
-                _gains(hessian, cross, price, rest, weights, inverse, block, swapped)
-                for k in range(groups):
-                    if support[k] or fixed[k] != FREE:
-                        continue
-                    if after - value + swapped[k] < best:
-                        best, first, second = after - value + swapped[k], j, k
-            if first < 0:
-                return value
-            support[second] = True
-            support[first] = False
-        else:
-            support[first] = not support[first]
+                if after - value + swapped[k] < best:
+                    best, first, second = after - value + swapped[k], j, k
+    if first < 0:
+        return value, False
+    support[first] = not support[first]
+    if second >= 0:
+        support[second] = True
+    # a promise counts only if the refit keeps it: rounding must not make the search go in circles
+    found = refit(hessian, cross, constant, price, np.flatnonzero(support), block)[0]
+    if found < value - 1e-12 * (abs(value) + constant):
+        return found, True
+    support[first] = not support[first]
+    if second >= 0:
+        support[second] = False
+    return value, False

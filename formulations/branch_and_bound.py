@@ -44,7 +44,6 @@ _LARGE = 64
 _PLUNGE = 0.25
 _THRESHOLDS = (0.5, 0.2)
 _INTEGRAL = 1e-6
-_ROUNDING = 1e-12  # relative, of a refit
 
 
 def solve(
@@ -96,15 +95,17 @@ def solve(
         raise InputError(f"the node limit must be positive: it is {node_limit}")
     if start is not None:
         tree.incumbents.begin(_support_of(problem, start))
+    tree.clock.limit = time_limit  # the first incumbent is not broken off
     status = attempt(tree.search)
-    support, objective = tree.incumbents.support, tree.incumbents.objective
-    bound = min(tree.bound, objective)
+    support = tree.incumbents.support
+    weights, objective = tree.incumbents.solution()
+    bound = min(tree.proved(), objective)
     return Solution(
         objective=objective,
         bound=bound,
         status=_judge(status, relative_gap(objective, bound) <= tolerance),
         support=support,
-        weights=tree.incumbents.weights(),
+        weights=weights,
         nodes=tree.nodes,
         seconds=tree.clock.elapsed,
         solver=f"branch-and-bound/{extraction}",
@@ -179,7 +180,7 @@ class _Tree:
         check_limits(tolerance, time_limit)
         if problem.term.blocks is not None:
             raise InputError("the branch and bound has no nested indicators: use solver='highs'")
-        self.clock = Clock(time_limit)
+        self.clock = Clock(float("inf"))
         self.tolerance, self.nodes, self.shown = tolerance, 0, 0.0
         self.problem = problem = problem.bounded()
         most = check_cardinality(cardinality, problem.groups)
@@ -187,12 +188,19 @@ class _Tree:
         inner = extract(problem, extraction).problem
         make = engine or choose_engine(inner, extraction)
         self.engine = make(inner, most, 0.1 * tolerance)
+        self.engine.pause = self.clock.check
         self.unlimited = most == problem.groups
         self.open: list[tuple[float, int, Node]] = []
         # of the nodes that were closed by the cutoff: the proof's weakest part
         self.closed = np.inf
-        # without any weights the loss is 0 at best
         self.bound = -np.inf
+
+    def proved(self) -> float:
+        """The bound; Fenchel's at no weights where the root was not solved."""
+        if np.isfinite(self.bound):
+            return self.bound
+        inner = self.engine.problem
+        return inner.dual_bound(np.zeros_like(inner.cross))
 
     @property
     def cutoff(self) -> float:
@@ -266,12 +274,13 @@ class _Tree:
         cutoff = self.cutoff
         if node.bound < cutoff and self.unlimited:
             self._fix(node, cutoff)
+        if not node.free.any():
+            support = node.state == KEPT
+            self.incumbents.offer(support)
+            self.closed = min(self.closed, self.incumbents.proved(support))
+            return False
         if node.bound >= cutoff:
             self.closed = min(self.closed, node.bound)
-            return False
-        if not node.free.any():
-            value = self.incumbents.value(node.state == KEPT)
-            self.closed = min(self.closed, value - _ROUNDING * abs(value))
             return False
         return True
 

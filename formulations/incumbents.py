@@ -9,6 +9,8 @@ import numpy as np
 from formulations.block_descent import FREE, improve, refit
 from formulations.layer import LayerProblem
 
+_ROUNDING = 1e-12  # relative
+
 
 class Incumbents:
     """The best support met so far.
@@ -48,35 +50,59 @@ class Incumbents:
             self.objective, self.support = value, support
 
     def offer(self, support: np.ndarray) -> None:
-        """Refit a support; if it is the best yet, improve it."""
+        """Refit a support; if it is the best yet, take it and improve it."""
         key = support.tobytes()
         if key in self._seen or support.sum() > self.most:
             return
         self._seen.add(key)
-        if self.value(support) < self.objective:
-            self.search(support)
-
-    def search(self, support: np.ndarray) -> None:
-        """Local search from a support: single flips and, for φ = a‖w‖², swaps."""
-        self.pause()
-        if support.sum() > self.most:
-            return
-        if self.problem.plain:
-            trial = support.copy()
-            value = improve(*self._data, self._free, trial, self.most, self.problem.block)
-        else:
-            value, trial = self._flip(support)
+        value = self.value(support)
         if value < self.objective:
-            self.objective, self.support = value, trial
+            self.objective, self.support = value, support
+            self.search()
 
-    def weights(self) -> np.ndarray:
-        """Best weights on the support, (D, O)."""
+    def search(self) -> None:
+        """Local search from the best support: single flips and, for φ = a‖w‖², swaps."""
+        fell = True
+        while fell:
+            self.pause()
+            trial = self.support.copy()
+            if self.problem.plain:
+                block = self.problem.block
+                value, fell = improve(*self._data, self._free, trial, self.most, block)
+            else:
+                value, fell = self._flip(trial)
+            if fell:
+                self.objective, self.support = value, trial
+
+    def solution(self) -> tuple[np.ndarray, float]:
+        """Best weights on the support, (D, O), and the objective that they have."""
         if not self.problem.plain:
-            return self.problem.refit(self.support)
-        weights = np.zeros_like(self.problem.cross)
+            weights = self.problem.refit(self.support)
+            return weights, self.problem.objective(weights, self.support)
+        hessian, cross, constant, price = self._data
+        weights = np.zeros_like(cross)
         _, own, _ = refit(*self._data, np.flatnonzero(self.support), self.problem.block)
         weights[self.problem.rows(self.support)] = own
-        return weights
+        quadratic = 0.5 * np.vdot(weights, hessian @ weights) - np.vdot(cross, weights)
+        return weights, float(quadratic + constant + price[self.support].sum())
+
+    def proved(self, support: np.ndarray) -> float:
+        """Lower bound on the objective of a support, whatever the precision of its refit."""
+        if not self.problem.plain:
+            value = self.value(support)
+            return value - _ROUNDING * (abs(value) + self.problem.constant)
+        hessian, cross, constant, price = self._data
+        chosen = np.flatnonzero(support)
+        rows = self.problem.rows(support)
+        _, own, _ = refit(*self._data, chosen, self.problem.block)
+        image = hessian[np.ix_(rows, rows)] @ own
+        quadratic = 0.5 * np.vdot(own, image) - np.vdot(cross[rows], own)
+        # H ⪰ 2a on the support: the minimum is at most ‖HW − B‖²/(4a) below the value at W
+        residual = image - cross[rows]
+        ridge = np.broadcast_to(self.problem.term.ridge, (len(support),))[chosen]
+        below = float(np.vdot(residual, residual)) / (4 * ridge.min()) if len(chosen) else 0.0
+        value = float(quadratic + constant + price[chosen].sum())
+        return value - below - _ROUNDING * (abs(quadratic) + constant)
 
     def value(self, support: np.ndarray) -> float:
         """The objective of a support, refitted."""
@@ -84,15 +110,14 @@ class Incumbents:
             return refit(*self._data, np.flatnonzero(support), self.problem.block)[0]
         return self.problem.objective(self.problem.refit(support, self.pause), support)
 
-    def _flip(self, support: np.ndarray) -> tuple[float, np.ndarray]:
-        value = self.value(support)
-        while True:
-            best = support
-            for group in range(len(support)):
-                trial = support.copy()
-                trial[group] = not trial[group]
-                if trial.sum() <= self.most and (ahead := self.value(trial)) < value:
-                    value, best = ahead, trial
-            if best is support:
-                return value, support
-            support = best
+    def _flip(self, support: np.ndarray) -> tuple[float, bool]:
+        """The best single flip, in place; its objective and whether it fell."""
+        best, group = self.objective, -1
+        for j in range(len(support)):
+            trial = support.copy()
+            trial[j] = not trial[j]
+            if trial.sum() <= self.most and (value := self.value(trial)) < best:
+                best, group = value, j
+        if group >= 0:
+            support[group] = not support[group]
+        return best, group >= 0

@@ -16,6 +16,7 @@ API standard with a leading axis of nodes: NumPy on a CPU, torch on a GPU.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +48,8 @@ class Relaxation:
         c, 0 for the groups whose indicator is fixed.
     low, high : (N, J) arrays
         Bounds of y: 1 and 1 for groups that are kept or removed.
+    pause : callable
+        Called before every step; what it raises ends the work.
     """
 
     hessian: Array
@@ -55,6 +58,7 @@ class Relaxation:
     price: Array
     low: Array
     high: Array
+    pause: Callable[[], None] = lambda: None
 
     def solve(self, y: Array, tolerance: float) -> tuple[Array, Array]:
         """Minimise over y within its bounds, from y (N, J).
@@ -74,6 +78,7 @@ class Relaxation:
         y = self._clip(y)
         value, gradient, curvature, weights = self._derivatives(y)
         for _ in range(_STEPS):
+            self.pause()
             direction = self._direction(y, gradient, curvature)
             fall = xp.sum(gradient * direction, axis=1)
             length, done = xp.ones_like(value), ~(fall < 0)

@@ -73,6 +73,9 @@ class LayerProblem:
     block: int = 1
 
     def __post_init__(self):
+        for name, value in (("G", self.gram), ("B", self.cross)):
+            if np.iscomplexobj(value):
+                raise InputError(f"{name} must be real: it is complex")
         gram, cross = np.asarray(self.gram, float), np.asarray(self.cross, float)
         object.__setattr__(self, "gram", gram)
         object.__setattr__(self, "cross", cross)

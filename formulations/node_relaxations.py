@@ -16,7 +16,7 @@ largest of the free groups' φ_B* − c alone, which is the exact minimum over y
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
@@ -89,9 +89,12 @@ class Engine(Protocol):
     ----------
     width : int
         How many nodes it likes to have branched at once.
+    pause : callable
+        Set by the tree and called now and then; what it raises ends the work.
     """
 
     width: int
+    pause: Callable[[], None]
 
     def evaluate(self, nodes: Sequence[Node], cutoff: float) -> None:
         """Set bound, indicator, surplus and warm start; a bound beyond ``cutoff`` will do."""
@@ -115,6 +118,7 @@ class _Base:
     most: int
     tolerance: float
     width: int = field(default=1, init=False)
+    pause: Callable[[], None] = field(default=lambda: None, init=False)
 
     def __post_init__(self):
         groups = self.problem.groups
@@ -241,7 +245,9 @@ class ProximalGradient(_Base):
 
         start = np.zeros_like(cross) if node.warm is None else node.warm[rows]
         inner = accelerated(
-            lambda w: gram @ w - cross, prox, start, self.step, tolerance=1e-2 * self.tolerance
+            *(lambda w: gram @ w - cross, prox, start, self.step),
+            tolerance=1e-2 * self.tolerance,
+            pause=self.pause,
         )
         image = gram @ inner
         v = cross - image
@@ -312,7 +318,7 @@ class IndicatorNewton(_Base):
         ones = np.ones((1, count))
         relaxation = Relaxation(
             *(reduced.hessian[None], reduced.cross[None], delta[free][None], price[free][None]),
-            *(0 * ones, ones),
+            *(0 * ones, ones, self.pause),
         )
         start = np.clip(indicator[free], 0.02, 1.0)[None]
         solved, weights = relaxation.solve(start, self.tolerance)

@@ -178,7 +178,7 @@ class _Loop:
         if form not in _FORMS:
             raise InputError(f"unknown form {form!r}: one of {', '.join(_FORMS)}")
         check_limits(tolerance, time_limit)
-        self.clock = Clock(time_limit)
+        self.clock = Clock(float("inf"))  # the first incumbents are not broken off
         self.tolerance = tolerance
         self.most = check_cardinality(cardinality, problem.groups)
         if form == "big-m" and extraction != "none":
@@ -207,6 +207,7 @@ class _Loop:
             self.relaxed_indicator(weights),
             weights,
         )
+        self.clock.limit = time_limit
 
     def judge(self, status: str, gap: float) -> str:
         """The status of a solution with this gap, given how the work ended."""

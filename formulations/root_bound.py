@@ -182,7 +182,7 @@ def conic(problem: LayerProblem) -> np.ndarray:
         )
     # W enters through W Wᵀ, B and the prices alone: a rotation of the outputs keeps them
     left, singular, _ = np.linalg.svd(problem.cross, full_matrices=False)
-    rank = int((singular > 1e-12 * singular[0]).sum())
+    rank = max(1, int((singular > 1e-12 * singular[0]).sum()))
     cross = left[:, :rank] * singular[:rank]
     groups, block = problem.groups, problem.block
 

@@ -45,6 +45,8 @@ def solve(
             None
         )
     check_limits(tolerance, time_limit)
+    if problem.term.ridge is None:
+        raise InputError("solver 'scip' takes φ = a‖w‖² alone: use branch-and-bound or highs")
     most = check_cardinality(cardinality, problem.groups)
     start = time.perf_counter()
     problem = problem.bounded()

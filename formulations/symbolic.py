@@ -24,6 +24,8 @@ RESERVED = {"r", "s", "m", "y", "c", "M", "C", "v", "t", "k", "S", "xp", "float"
 
 _SIMPLIFY_SECONDS = 1.0
 _SOLVE_SECONDS = 1.0
+# Without its limits there is no derivation, and nothing takes their place.
+_LIMIT_SECONDS = 10.0
 # A symbolic root is believed where it solves its equation to this, relative, on all samples.
 _ROOT_TOLERANCE = 1e-11
 _LONGEST_ROOT = 60  # operations; a longer one tells nobody anything
@@ -137,7 +139,7 @@ def limit(expression: sp.Expr, at: sp.Expr, parameters: Parameters) -> sp.Expr:
     if expression.has(sp.Piecewise):
         expression = _piece(expression, at, parameters)
     inner = simplified(expression.subs(lifted))
-    found = within(_SOLVE_SECONDS, lambda: sp.limit(inner, r, at, "+"), sp.nan)
+    found = within(_LIMIT_SECONDS, lambda: sp.limit(inner, r, at, "+"), sp.nan)
     if found in (sp.nan, sp.zoo) or found.has(sp.Limit, sp.AccumBounds, sp.sign, r):
         raise InputError(f"no limit of {expression} as r → {at} is known: write φ otherwise")
     return found.subs(back)

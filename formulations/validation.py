@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _GRID = np.geomspace(1e-8, 1e8, 3201)
 _NEEDED = 1600  # points of the grid, up to r = 1, at which φ must be a real number
 _LARGE = 99.0  # beyond, a φ that is no number has overflowed
-_SECONDS = 1.0
+_SECONDS = 10.0
 _SETS = 16  # of parameters that are looked at, where every group has its own
 
 

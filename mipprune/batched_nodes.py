@@ -49,7 +49,7 @@ class BatchedNewton:
         if not problem.plain or most < problem.groups:
             raise InputError("batched nodes are for φ = a‖w‖² without a bound or a cardinality")
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.problem, self.tolerance = problem, tolerance
+        self.problem, self.tolerance, self.pause = problem, tolerance, lambda: None
         self.hessian = self._tensor(problem.hessian)
         self.cross = self._tensor(problem.cross)
         groups, block = problem.groups, problem.block
@@ -83,7 +83,7 @@ class BatchedNewton:
         ones = free.new_ones(free.shape, dtype=hessian.dtype)
         fixed = ones * ~free
         relaxation = Relaxation(
-            hessian, cross, delta, torch.where(free, self.price, 0.0), fixed, ones
+            hessian, cross, delta, torch.where(free, self.price, 0.0), fixed, ones, self.pause
         )
         start = self._tensor(np.stack([node.indicator for node in nodes]))
         start = torch.where(free, start.clamp(0.02, 1.0), ones)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from importlib import resources
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -180,7 +180,7 @@ class CompareConfig(Section):
         "branch-and-bound", description="of the exact row"
     )
     cardinality: int | None = Field(None, ge=0, description="largest number of groups kept")
-    lam: list[float] = Field(
+    lam: list[Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
         [0.1, 1.0], description="factors of the regularizer at which it is trained to rank groups"
     )
     restarts: int = Field(3, ge=1, description="toys: trained from so many starts, the best counts")

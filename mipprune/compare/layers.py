@@ -120,7 +120,8 @@ def _relaxations(problem: LayerProblem, config: CompareConfig, report):
         try:
             options = {"extraction": rule, "cardinality": config.cardinality}
             relaxed = branch_and_bound.relax(problem, **options)
-        except InputError:  # the semidefinite program: too large, or its solver not installed
+        except (InputError, RuntimeError):
+            # the semidefinite program: too large, its solver not installed, or at a loss
             continue
         yield name, relaxed
 
@@ -164,7 +165,8 @@ def sweep_prices(
     list of dict
         ``price`` (times the problem's own), ``exact_kept``, ``exact_loss``, ``exact_gap`` of the
         MIP, ``relaxed_kept`` (Σ y), ``relaxed_loss`` of the trained relaxation, and
-        ``rounded_kept``, ``rounded_loss`` of its support at y > ½ after a refit.
+        ``rounded_kept``, ``rounded_loss`` of its support at y > ½ after a refit. A cardinality
+        limits the exact and the rounded support, not the relaxation.
     """
     points = []
     if problem.term.blocks is not None:
@@ -175,6 +177,10 @@ def sweep_prices(
         exact = _solve(priced, config)
         weights = train_spr(priced, config.time_limit)
         keep = priced.term.keep(priced.by_group(weights))
+        most = check_cardinality(config.cardinality, problem.groups)
+        first = np.zeros(problem.groups, bool)
+        first[np.argsort(-keep)[:most]] = True
+        rounded = (keep > 0.5) & first
         points.append(
             {
                 "price": float(factor),
@@ -183,8 +189,8 @@ def sweep_prices(
                 "exact_gap": exact.gap,
                 "relaxed_kept": float(keep.sum()),
                 "relaxed_loss": priced.loss(weights),
-                "rounded_kept": int((keep > 0.5).sum()),
-                "rounded_loss": priced.loss(priced.refit(keep > 0.5)),
+                "rounded_kept": int(rounded.sum()),
+                "rounded_loss": priced.loss(priced.refit(rounded)),
             }
         )
     return points

@@ -205,16 +205,32 @@ def test_local_search_ends_where_no_flip_helps(problem, seed):
     start = problem.objective(problem.refit(support), support)
     price = np.broadcast_to(problem.term.price, (groups,)).astype(float)
     free = np.full(groups, FREE, np.int8)
-    value = improve(
-        *(problem.hessian, problem.cross, problem.constant, price, free, support, groups),
-        problem.block,
-    )
+    data = (problem.hessian, problem.cross, problem.constant, price, free)
+    fell, value = True, start
+    while fell:
+        value, fell = improve(*data, support, groups, problem.block)
     assert value <= start * (1 + 1e-9)
     assert value == pytest.approx(problem.objective(problem.refit(support), support), rel=1e-7)
     for group in range(groups):
         other = support.copy()
         other[group] = not other[group]
         assert problem.objective(problem.refit(other), other) >= value * (1 - 1e-7)
+
+
+@pytest.mark.parametrize("ridge", [1e-6, 1e-9, 1e-12])
+@pytest.mark.parametrize("most", [None, 1])
+def test_identical_groups_end_the_search_and_nothing_is_claimed_that_is_not_so(ridge, most):
+    rng = np.random.default_rng(0)
+    x = np.repeat(rng.normal(size=(30, 1)), 4, axis=1)
+    y = x[:, :1] @ rng.normal(size=(1, 2)) + 0.1 * rng.normal(size=(30, 2))
+    problem = LayerProblem.from_data(x, y, square(ridge, 1e-3))
+    solution = solve(problem, cardinality=most, time_limit=20)
+    value = problem.objective(solution.weights, solution.support)
+    assert solution.objective == pytest.approx(value, rel=1e-9)
+    supports = [s for s in all_supports(4) if most is None or s.sum() <= most]
+    best = min(problem.objective(problem.refit(s), s) for s in supports)
+    assert solution.bound <= best * (1 + 1e-7)
+    assert solution.objective >= best * (1 - 1e-7)
 
 
 # ---- real and known instances --------------------------------------------------------------------
