@@ -118,9 +118,10 @@ class _Base:
     most: int
     tolerance: float
     width: int = field(default=1, init=False)
-    pause: Callable[[], None] = field(default=lambda: None, init=False)
+    pause: Callable[[], None] = field(init=False)
 
     def __post_init__(self):
+        self.pause = lambda: None
         groups = self.problem.groups
         self.price = np.broadcast_to(self.problem.term.price, (groups,)).astype(float)
         self.limited = self.most < groups
