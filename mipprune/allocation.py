@@ -15,10 +15,13 @@ import numpy as np
 
 from formulations.budget import Allocation, BilinearCost, BudgetProblem, Limit, OutOfReach
 from formulations.errors import InputError
+from mipprune.config import BudgetConfig
 from mipprune.cost import Cost
 
 # For products such as 0.1 · 30 = 3.0000000000000004, of counts.
 _ROUNDING = 1e-6
+# How finely a uniform share is searched.
+_SHARES = 2001
 
 
 def classes_of(cost: Cost) -> list[np.ndarray]:
@@ -158,3 +161,32 @@ def _widths(cost: Cost, classes: list[np.ndarray], multiple: int, floor: float):
         widths.append(np.union1d(allowed, [count]))
     rows = np.unique(np.vstack([owned[:, several], needed[several]]), axis=1)
     return widths, rows[:-1].T, rows[-1]
+
+
+def uniform(
+    cost: Cost, scores: np.ndarray, unit: str, share: float, budget: BudgetConfig
+) -> np.ndarray:
+    """The largest share of channels, the same in every class, that the budget allows.
+
+    Parameters as in :func:`best_widths`; of a class the highest scores stay. Every width is the
+    widest allowed one (``budget.multiple``, ``budget.floor``) up to that share.
+
+    Returns
+    -------
+    (groups,) bool array
+    """
+    problem, ranked = budget_problem(
+        cost, scores, unit, share, multiple=budget.multiple, floor=budget.floor
+    )
+    limit = problem.limits[0]
+    counts = np.array([len(group) for group in ranked])
+    for part in np.linspace(1, 0, _SHARES):
+        widths = np.array(
+            [
+                max(allowed[allowed <= part * count], default=allowed[0])
+                for allowed, count in zip(problem.widths, counts, strict=True)
+            ]
+        )
+        if limit.cost.value(widths) <= limit.at_most:
+            break
+    return mask(ranked, np.maximum(problem.narrowest, widths))

@@ -61,6 +61,7 @@ def save(
     network: nn.Module,
     *,
     data: Mapping[str, Any] | None = None,
+    sparsity: Mapping[str, float] | None = None,
     tensors: Mapping[str, torch.Tensor] | None = None,
     state: Mapping[str, Any] | None = None,
 ) -> None:
@@ -74,6 +75,8 @@ def save(
         Built by :func:`mipprune.models.build`.
     data : mapping, optional
         Data set that the network was trained on (``name``, ``path``), for ``mipprune eval``.
+    sparsity : mapping, optional
+        Of a network with pruned single weights: the share of zeros in every layer.
     tensors, state : mappings, optional
         Further tensors (optimizer) and plain values (counters) of the same moment.
     """
@@ -87,6 +90,7 @@ def save(
                 "architecture": describe(network),
                 "data": dict(data or {}),
                 "sha256": hashlib.sha256(weights).hexdigest(),
+                **({"sparsity": dict(sparsity)} if sparsity else {}),
             },
         )
         if state is not None:
@@ -122,6 +126,11 @@ def load_state(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     folder = _present(folder)
     state = _read_json(folder / "state.json")
     return _read_tensors(folder / "state.safetensors", state), state
+
+
+def sparsity(folder: Path) -> dict[str, float] | None:
+    """The share of zeros in every layer, or None for a network without pruned single weights."""
+    return _read_json(_present(folder) / "model.json").get("sparsity")
 
 
 def is_checkpoint(folder: Path) -> bool:

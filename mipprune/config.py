@@ -12,7 +12,14 @@ from importlib import resources
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    field_validator,
+)
 
 from formulations.errors import InputError
 
@@ -42,38 +49,10 @@ class ModelConfig(Section):
     hidden: list[int] | None = Field(None, description="hidden units of the mlp, such as [256,128]")
 
 
-class SprConfig(Section):
-    """Structured Perspective Regularization, λ·[α·φ(w) + (1−α)·u·c·y], |w| ≤ M·y."""
+class MethodConfig(Section):
+    """A pruning method's settings: the base of those in :mod:`mipprune.methods`."""
 
-    name: Literal["spr"] = "spr"
-    term: str = Field(
-        "square",
-        description="φ and c: a name of `mipprune derive --list`, FILE.py:NAME with a derivation, "
-        "or an expression in r such as r**3; the square is SPR itself",
-    )
-    lam: float = Field(0.01, gt=0, description="λ, weight of the regularizer at the start")
-    alpha: float = Field(0.1, gt=0, lt=1, description="α, share of the shrinkage")
-    weights: Literal["scales", "all"] = Field(
-        "scales",
-        description="what a group's norm is of: its BatchNorm weights and biases where it has "
-        "them (BatchNorm divides a filter's own norm out), or all weights that produce it",
-    )
-    unit: Literal["macs", "params"] = Field("macs", description="what u counts; its mean is 1")
-    bound: float | None = Field(
-        4.0,
-        gt=0,
-        description="M as a multiple of the layer's initial max |w|; null: no bound. "
-        "A term's own bound comes first",
-    )
-    step: Literal["proximal", "gradient"] = Field(
-        "proximal", description="proximal step (exact zeros) or gradient added after backward"
-    )
-    threshold: float = Field(
-        0.01, ge=0, lt=1, description="a group counts as removed at a keep-score y* up to this"
-    )
-    growth: float = Field(
-        1.05, ge=1, description="with a budget: λ grows by this, up to 100 times, until it is met"
-    )
+    name: str = Field("spr", description="spr, greg, directional, complexity, magnitude, …")
 
 
 class BudgetConfig(Section):
@@ -121,7 +100,7 @@ class OptimizerConfig(Section):
 
 
 class Config(Section):
-    """A training run: regularize, remove, fine-tune."""
+    """A training run: perhaps train dense first; regularize, remove, fine-tune."""
 
     name: str | None = Field(None, description="name of the run; default: recipe and seed")
     runs: str = Field("runs", description="folder in which the run folder is made")
@@ -131,18 +110,42 @@ class Config(Section):
         None, description="start from these weights: a .safetensors file or a checkpoint folder"
     )
     reference: bool = Field(
-        False, description="without init: also train the network dense for as many epochs"
+        False, description="without init: also train the network dense for as many epochs in all"
+    )
+    granularity: Literal["link", "neuron", "channel", "block"] = Field(
+        "channel",
+        description="what is pruned: single weights, kept at zero by masks (link); hidden units of "
+        "linear layers (neuron); channels of convolutions and hidden units (channel); these and "
+        "whole residual blocks (block)",
+    )
+    protect: list[str] = Field(
+        [], description="layers whose output channels stay: names or patterns such as layer*.conv2"
     )
     recalibrate: int = Field(
         1024, ge=0, description="training images for BatchNorm statistics after removal; 0: none"
     )
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
-    method: SprConfig = SprConfig()
+    method: SerializeAsAny[MethodConfig] = Field(default_factory=dict, validate_default=True)
     budget: BudgetConfig = BudgetConfig()
+    pretrain: PhaseConfig = PhaseConfig(epochs=0)
     regularize: PhaseConfig = PhaseConfig()
     finetune: PhaseConfig = PhaseConfig(lr=0.01)
     optimizer: OptimizerConfig = OptimizerConfig()
+
+    @field_validator("method", mode="plain")
+    @classmethod
+    def _of_its_method(cls, values: Any) -> MethodConfig:
+        """The settings of the method that is named: they live beside its code."""
+        from mipprune.methods import settings_of
+
+        if isinstance(values, MethodConfig):
+            return values
+        kind = settings_of(str(values.get("name") or MethodConfig().name))
+        try:
+            return kind.model_validate(values)
+        except ValidationError as error:
+            raise InputError(_explain(error, kind, "method.")) from None
 
 
 class EvalConfig(Section):
@@ -312,6 +315,8 @@ def _assign(values: dict, path: list[str], value, kind: type[Section]) -> None:
     values[head] = below = (
         below if isinstance(below, dict) else {} if below is None else {"name": below}
     )
+    if section is MethodConfig and path[1:] == ["name"] and below.get("name") != value:
+        below.clear()  # the settings were another method's
     node = below
     for step in path[1:-1]:
         node = node.setdefault(step, {})
@@ -330,11 +335,13 @@ def _keys(kind: type[Section], prefix: str = "") -> list[str]:
     return keys
 
 
-def _explain(error: ValidationError, kind: type[Section]) -> str:
+def _explain(error: ValidationError, kind: type[Section], prefix: str = "") -> str:
     first = error.errors(include_url=False)[0]
-    key = ".".join(str(part) for part in first["loc"])
+    if isinstance(reason := first.get("ctx", {}).get("error"), InputError):
+        return str(reason)
+    key = prefix + ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        return f"unknown key {key!r}{_nearest(key, _keys(kind))}"
+        return f"unknown key {key!r}{_nearest(key, _keys(kind, prefix))}"
     return f"{key}={first['input']!r} does not fit: {first['msg'].lower()}"
 
 

@@ -9,14 +9,15 @@ import torch
 from torch import nn
 
 from formulations.budget import BilinearCost
+from mipprune.config import BudgetConfig
 from mipprune.groups import Groups
 
 
 def count_macs(network: nn.Module, shape: Sequence[int]) -> int:
     """Multiply-accumulates of the convolutions and linear layers for one image of ``shape``."""
-    positions = _positions(network, shape)
+    times = positions(network, shape)
     modules = dict(network.named_modules())
-    return sum(int(modules[name].weight.numel()) * count for name, count in positions.items())
+    return sum(int(modules[name].weight.numel()) * count for name, count in times.items())
 
 
 def count_params(network: nn.Module) -> int:
@@ -24,16 +25,16 @@ def count_params(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def _positions(network: nn.Module, shape: Sequence[int]) -> dict[str, int]:
+def positions(network: nn.Module, shape: Sequence[int]) -> dict[str, int]:
     """How often every layer's weight is applied to one image (output height × width)."""
-    positions: dict[str, int] = {}
+    times: dict[str, int] = {}
     hooks = []
     for name, module in network.named_modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)):
 
             def record(module, inputs, output, name=name):
                 area = output[0, 0].numel() if isinstance(module, nn.Conv2d) else 1
-                positions[name] = positions.get(name, 0) + area
+                times[name] = times.get(name, 0) + area
 
             hooks.append(module.register_forward_hook(record))
     training = network.training
@@ -46,7 +47,7 @@ def _positions(network: nn.Module, shape: Sequence[int]) -> dict[str, int]:
         network.train(training)
         for hook in hooks:
             hook.remove()
-    return positions
+    return times
 
 
 class Cost:
@@ -67,14 +68,12 @@ class Cost:
 
     def __init__(self, network: nn.Module, groups: Groups, shape: Sequence[int]):
         self.groups = groups
-        positions = _positions(network, shape)
+        times = positions(network, shape)
         axes = {(m.tensor, m.axis): m.group for m in groups.members if m.role != "statistic"}
         parameters = dict(network.named_parameters())
-        weights = [f"{name}.weight" for name in positions]
+        weights = [f"{name}.weight" for name in times]
         self._quantities = {
-            "macs": self._quantity(
-                {w: parameters[w] for w in weights}, axes, list(positions.values())
-            ),
+            "macs": self._quantity({w: parameters[w] for w in weights}, axes, list(times.values())),
             "params": self._quantity(parameters, axes, [1] * len(parameters)),
         }
         everything = np.ones(groups.count, int)
@@ -114,6 +113,37 @@ class Cost:
         rows, columns = q.sizes(np.ones(self.groups.count, int))
         lost = q.owned_rows * columns + rows * q.owned_columns - q.owned_rows * q.owned_columns
         return lost @ q.coefficient
+
+    def check_reachable(self, unit: str, share: float, budget: BudgetConfig) -> None:
+        """Raise an InputError, which names the nearest, if no widths meet the budget."""
+        self.allocate(np.zeros(self.groups.count), unit, share, budget)
+
+    def allocate(
+        self, worth: np.ndarray, unit: str, share: float, budget: BudgetConfig, dropped=None
+    ) -> np.ndarray:
+        """Keep the groups of most worth in the budget: see :func:`mipprune.allocation.allocate`."""
+        from mipprune.allocation import allocate
+
+        return allocate(
+            self, worth, unit, share, multiple=budget.multiple, floor=budget.floor, dropped=dropped
+        )
+
+    def lowest_removed(self, scores: np.ndarray, unit: str, share: float) -> np.ndarray:
+        """Remove the lowest scores of all layers until the budget is met, (groups,) bool.
+
+        The usual global threshold; one channel of every layer stays.
+        """
+        params = self._quantities["params"]
+        owned = np.concatenate([params.owned_rows, params.owned_columns], axis=1)
+        kept = np.ones(self.groups.count, bool)
+        left = np.concatenate(params.sizes(kept.astype(int)))
+        for group in np.argsort(scores, kind="stable"):
+            if self.value(kept, unit) <= share * self.dense[unit]:
+                break
+            if (left - owned[group]).min() >= 1:
+                kept[group] = False
+                left = left - owned[group]
+        return kept
 
     def remove_below(self, scores: np.ndarray, threshold: float) -> np.ndarray:
         """Keep the groups with a score above a threshold, (groups,) bool; empty no layer."""

@@ -16,6 +16,7 @@ from mipprune import checkpoint
 from mipprune.config import EvalConfig
 from mipprune.cost import count_macs, count_params
 from mipprune.data import Data, load
+from mipprune.links import count_nonzero
 from mipprune.networks import make_network, pick_device
 
 LATENCY_BATCH = 64
@@ -52,12 +53,24 @@ def latency_ms(network: nn.Module, shape: Sequence[int]) -> float:
     return 1000 * statistics.median(seconds[_WARM_UP:])
 
 
-def measure(network: nn.Module, data: Data, file_bytes: int) -> dict[str, Any]:
-    """accuracy (%), macs, params, bytes (of the model file), latency_ms of a network."""
+def count(network: nn.Module, shape: Sequence[int], sparse: bool = False) -> dict[str, int]:
+    """``macs`` and ``params`` of a network; of its weights other than zero if it is sparse."""
+    if sparse:
+        return count_nonzero(network, shape)
+    return {"macs": count_macs(network, shape), "params": count_params(network)}
+
+
+def measure(
+    network: nn.Module, data: Data, file_bytes: int, sparse: bool = False
+) -> dict[str, Any]:
+    """accuracy (%), macs, params, bytes (of the model file), latency_ms of a network.
+
+    Of a sparse network, MACs and parameters other than zero count; file and latency are those of
+    its dense tensors.
+    """
     return {
         "accuracy": accuracy(network, data),
-        "macs": count_macs(network, data.shape),
-        "params": count_params(network),
+        **count(network, data.shape, sparse),
         "bytes": file_bytes,
         "latency_ms": latency_ms(network, data.shape),
     }
@@ -97,4 +110,4 @@ def evaluate_checkpoint(folder: Path, config: EvalConfig, own_data: bool) -> dic
     ):
         raise InputError(f"{folder} does not fit data={data.name}: other classes or image size")
     size = (folder / "model.safetensors").stat().st_size
-    return measure(network.to(device), data, size)
+    return measure(network.to(device), data, size, checkpoint.sparsity(folder) is not None)

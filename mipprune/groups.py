@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,16 +37,18 @@ class Member:
     ----------
     tensor : str
         Name in the state dictionary.
-    axis : int
+    axis : int or None
+        None: every entry of the tensor has a group of its own.
     group : (size of the axis,) int array
-        Group of each index, −1 where the index belongs to none (it is never pruned).
+        Group of each index, −1 where the index belongs to none (it is never pruned); of each entry
+        of the flattened tensor if the axis is None.
     role : {"producer", "consumer", "statistic"}
         Producers make the channel and are what a term penalises: if they are zero, the channel is.
         Consumers read it; statistics are the running averages of BatchNorm.
     """
 
     tensor: str
-    axis: int
+    axis: int | None
     group: np.ndarray
     role: str
 
@@ -86,6 +89,37 @@ class Groups:
         normalised = {int(g) for m in behind for g in m.group}
         rest = [m for m in producers if m not in behind and not normalised & set(m.group.tolist())]
         return [m for m in producers if m in behind or m in rest]
+
+    def restrict(self, allowed: np.ndarray) -> Groups:
+        """The groups of a (count,) mask alone: the channels of all others are never pruned."""
+        number = np.append(np.where(allowed, np.cumsum(allowed) - 1, -1), -1)  # −1 stays −1
+        members = [replace(m, group=number[m.group]) for m in self.members]
+        layers = {name: number[group] for name, group in self.layers.items()}
+        # a branch with protected channels is not removable
+        free = [name for name, group in self.blocks.items() if allowed[group].all()]
+        return replace(
+            self,
+            count=int(allowed.sum()),
+            members=tuple(m for m in members if (m.group >= 0).any()),
+            layers={name: group for name, group in layers.items() if (group >= 0).any()},
+            paddings={n: (number[low], number[high]) for n, (low, high) in self.paddings.items()},
+            blocks={n: number[group] for n, group in self.blocks.items() if n in free},
+            branches={n: branch for n, branch in self.branches.items() if n in free},
+        )
+
+    def renumbered(self, layers: Mapping[str, Sequence[int]]) -> Groups:
+        """The same groups with the numbers that they have in ``layers``, an older tracing's."""
+        number = np.full(self.count + 1, -1)  # the last for −1
+        for name, group in self.layers.items():
+            number[group] = np.where(group < 0, -1, layers[name])
+        number[-1] = -1
+        return replace(
+            self,
+            members=tuple(replace(m, group=number[m.group]) for m in self.members),
+            layers={name: number[group] for name, group in self.layers.items()},
+            paddings={n: (number[low], number[high]) for n, (low, high) in self.paddings.items()},
+            blocks={n: np.sort(number[group]) for n, group in self.blocks.items()},
+        )
 
     def kept_per_layer(self, kept: np.ndarray) -> dict[str, int]:
         """Channels left in every prunable layer for a (count,) mask of kept groups."""
@@ -154,6 +188,27 @@ def find_groups(network: nn.Module, shape: Sequence[int]) -> Groups:
     return Groups(count, tuple(members), layers, paddings)
 
 
+def trace(network: nn.Module, shape: Sequence[int]) -> Iterator[tuple[str, Any]]:
+    """torch-pruning's group of every layer with outputs to prune: (layer's name, group).
+
+    The groups are those of a copy on the CPU with the same weights and gradients. The stand-ins
+    of zero-padding shortcuts are zero.
+    """
+    traced = copy.deepcopy(network).cpu().float().eval()
+    shortcuts = _replace_shortcuts(traced)
+    for shortcut in shortcuts.values():
+        for parameter in shortcut.parameters():
+            nn.init.zeros_(parameter)
+            parameter.grad = torch.zeros_like(parameter)
+    graph = _graph(traced, torch.zeros(1, *shape))
+    for name, module in traced.named_modules():
+        if not isinstance(module, _LAYERS) or module not in graph.module2node:
+            continue
+        outputs = module.out_channels if isinstance(module, nn.Conv2d) else module.out_features
+        prune = graph.get_pruner_of_module(module).prune_out_channels
+        yield name, graph.get_pruning_group(module, prune, list(range(outputs)))
+
+
 def _replace_shortcuts(network: nn.Module) -> dict[str, _ShortcutAsConcatenation]:
     replaced = {}
     for name, block in list(network.named_modules()):
@@ -167,13 +222,7 @@ def _replace_shortcuts(network: nn.Module) -> dict[str, _ShortcutAsConcatenation
 
 def _trace(network: nn.Module, example: torch.Tensor):
     """Axes (module, "in" | "out") and the pairs of their indices that torch-pruning couples."""
-    import torch_pruning
-
-    for parameter in network.parameters():
-        parameter.requires_grad_(True)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        graph = torch_pruning.DependencyGraph().build_dependency(network, example, verbose=False)
+    graph = _graph(network, example)
     axes: dict[tuple[nn.Module, str], int] = {}
     edges = []
     for module in network.modules():
@@ -198,6 +247,17 @@ def _trace(network: nn.Module, example: torch.Tensor):
                 side = "out"
             edges.append(((module, "out"), item.root_idxs, (target, side), item.idxs))
     return axes, edges
+
+
+def _graph(network: nn.Module, example: torch.Tensor):
+    """torch-pruning's dependency graph."""
+    import torch_pruning
+
+    for parameter in network.parameters():
+        parameter.requires_grad_(True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch_pruning.DependencyGraph().build_dependency(network, example, verbose=False)
 
 
 def _is_depthwise(module: nn.Module) -> bool:

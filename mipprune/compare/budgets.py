@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from formulations.budget import BudgetProblem
 from formulations.catalogue import find
 from formulations.errors import InputError
 from mipprune import checkpoint
-from mipprune.allocation import best_widths, mask
+from mipprune.allocation import best_widths, mask, uniform
 from mipprune.compare.rows import make_row
-from mipprune.config import CompareConfig
+from mipprune.config import BudgetConfig, CompareConfig
 from mipprune.cost import Cost
 from mipprune.groups import find_groups
 from mipprune.models import IMAGENET, NAMES, build
@@ -51,7 +50,7 @@ def compare_budget(
     )
     scores = penalty.norms()[0].double().numpy()
     report("exact")
-    ranked, solution, problem = best_widths(
+    ranked, solution, _ = best_widths(
         cost, scores, "macs", config.macs, time_limit=config.time_limit, gap=config.tolerance
     )
     everything = float(scores.sum())
@@ -67,10 +66,14 @@ def compare_budget(
             seconds=solution.seconds, nodes=solution.nodes, status=solution.status,
         )
     ]  # fmt: skip
-    for name, work in (("uniform", _uniform), ("threshold", _threshold)):
+    target = (scores, "macs", config.macs)
+    for name, work in (
+        ("uniform", lambda: uniform(cost, *target, BudgetConfig())),
+        ("threshold", lambda: cost.lowest_removed(*target)),
+    ):
         report(name)
         start = time.perf_counter()
-        kept = work(problem, ranked, scores)
+        kept = work()
         seconds = time.perf_counter() - start
         gap = lost(kept) - value
         rows.append(make_row(name, lost(kept), kept, exact=exact, gap=gap, seconds=seconds))
@@ -95,29 +98,3 @@ def _network(source: str) -> tuple[torch.nn.Module, tuple[int, int, int]]:
     side, classes = (224, 1000) if source in IMAGENET else (32, 10)
     shape = (3, side, side)
     return build({"name": source, "shape": shape, "classes": classes}), shape
-
-
-def _uniform(problem: BudgetProblem, ranked: list[np.ndarray], scores: np.ndarray) -> np.ndarray:
-    """The largest share, the same in every class, that the budget allows."""
-    limit = problem.limits[0]
-    counts = np.array([len(group) for group in ranked])
-    for share in np.linspace(1, 0, 2001):
-        widths = np.maximum(problem.narrowest, np.floor(share * counts).astype(int))
-        if limit.cost.value(widths) <= limit.at_most:
-            break
-    return mask(ranked, widths)
-
-
-def _threshold(problem: BudgetProblem, ranked: list[np.ndarray], scores: np.ndarray) -> np.ndarray:
-    """The lowest scores of all classes go first, until the budget is met."""
-    limit = problem.limits[0]
-    widths = np.array([len(group) for group in ranked])
-    owner = np.empty(len(scores), int)
-    for number, group in enumerate(ranked):
-        owner[group] = number
-    for group in np.argsort(scores):
-        if limit.cost.value(widths) <= limit.at_most:
-            break
-        if widths[owner[group]] > max(1, problem.narrowest[owner[group]]):
-            widths[owner[group]] -= 1
-    return mask(ranked, widths)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -12,10 +14,8 @@ from torch.nn import functional as F
 from formulations.errors import InputError
 from mipprune.config import PhaseConfig
 from mipprune.data import Data
-from mipprune.methods import Method
-
-# How often over a phase a method may adapt its own settings.
-ADAPTATIONS = 100
+from mipprune.links import Masks
+from mipprune.methods.base import ADAPTATIONS, Method
 
 
 def learning_rate(phase: PhaseConfig, step: int, total: int) -> float:
@@ -30,9 +30,31 @@ def learning_rate(phase: PhaseConfig, step: int, total: int) -> float:
     return phase.lr
 
 
+@dataclass
+class Subject:
+    """What is trained. A method may replace network and optimizer by smaller ones on the way.
+
+    Attributes
+    ----------
+    network : nn.Module
+    optimizer : torch.optim.Optimizer
+    method : Method or None
+        Of the regularize phase.
+    masks : Masks or None
+        Zeros that stay zeros.
+    remove : callable or None
+        Called with the (groups,) mask of kept groups when the method gives some up for good.
+    """
+
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    method: Method | None = None
+    masks: Masks | None = None
+    remove: Callable[[np.ndarray], None] | None = None
+
+
 def train_epoch(
-    network: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    subject: Subject,
     data: Data,
     phase: PhaseConfig,
     epoch: int,
@@ -40,7 +62,6 @@ def train_epoch(
     batch: int,
     seed: int,
     label_smoothing: float,
-    method: Method | None,
     advance: Callable[[], None],
 ) -> float:
     """One pass over the training images, shorter if the method is done; the mean loss.
@@ -58,22 +79,30 @@ def train_epoch(
     total = steps * phase.epochs
     every = max(1, total // ADAPTATIONS)
     losses = torch.zeros((), device=data.train.images.device)
-    network.train()
+    method = subject.method
+    subject.network.train()
     for index, (images, labels) in enumerate(data.train_batches(batch, generator)):
         step = epoch * steps + index
         lr = learning_rate(phase, step, total)
-        for group in optimizer.param_groups:
+        for group in subject.optimizer.param_groups:
             group["lr"] = lr
-        loss = F.cross_entropy(network(images), labels, label_smoothing=label_smoothing)
-        optimizer.zero_grad(set_to_none=True)
+        if method:
+            method.before_step()
+        output = subject.network(images)
+        loss = F.cross_entropy(output, labels, label_smoothing=label_smoothing)
+        subject.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if method:
             method.after_backward()
-        optimizer.step()
+        subject.optimizer.step()
+        if subject.masks:
+            subject.masks.apply_()
         if method:
             method.after_step(lr)
             if (step + 1) % every == 0:
                 method.adapt()
+                if (kept := method.survivors()) is not None:
+                    subject.remove(kept)
         losses += loss.detach()
         advance()
         if method and method.done:
@@ -82,6 +111,6 @@ def train_epoch(
     if not math.isfinite(mean):
         raise InputError(
             f"training diverged in epoch {epoch + 1} (loss {mean}): "
-            f"lower the learning rate ({phase.lr:g}) or method.lam"
+            f"lower the learning rate ({phase.lr:g}) or the method's strength"
         )
     return mean

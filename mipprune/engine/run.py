@@ -1,10 +1,12 @@
-"""A run: regularize, remove, fine-tune; its folder, its checkpoints, its result.
+"""A run: pretrain, regularize, remove, fine-tune; its folder, its checkpoints, its result.
 
-    runs/NAME/  config.yaml · metrics.jsonl · tensorboard/ · dense/ · last/ · pruned/ · result.json
+    runs/NAME/  config.yaml · metrics.jsonl · tensorboard/ · dense/ · regularized/ · pruned/ · last/
+                · result.json
 
-``dense/`` and ``pruned/`` are checkpoints of the two networks that the result compares; ``last/``
-is the newest state with optimizer and counters, from which a stopped run goes on. There is no
-"best": without validation images it would be chosen on the test images.
+``dense/`` and ``pruned/`` are checkpoints of the two networks that the result compares,
+``regularized/`` is the network just before removal; ``last/`` is the newest state with optimizer
+and counters, from which a stopped run goes on. There is no "best": without validation images it
+would be chosen on the test images.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 from torch import nn
@@ -22,16 +25,15 @@ from mipprune import checkpoint
 from mipprune.config import Config, PhaseConfig
 from mipprune.cost import Cost
 from mipprune.data import load
-from mipprune.engine.loop import train_epoch
+from mipprune.engine import state
+from mipprune.engine.loop import Subject, train_epoch
 from mipprune.engine.progress import Progress
-from mipprune.evaluate import accuracy, measure
-from mipprune.groups import find_groups
-from mipprune.methods.spr import Spr
+from mipprune.evaluate import accuracy, count, measure
+from mipprune.granularity import find_structure
+from mipprune.links import Masks, masks_of, sparsity
+from mipprune.methods import Task, create
 from mipprune.networks import make_network, pick_device
 from mipprune.surgery import Removal, prune, prune_optimizer, recalibrate
-
-_PHASES = ("regularize", "finetune")
-
 
 def train(config: Config, resume: bool = False) -> dict[str, Any]:
     """Train and prune as configured; the content of ``result.json``.
@@ -63,20 +65,18 @@ class Run:
         if resume and not (self.folder / "last").exists():
             raise InputError(f"{self.folder} has no checkpoint to resume from")
         self.device = pick_device(config.device)
-        self.budget = config.budget.target()
         self.data = load(config.data.name, config.data.path, self.device)
         if config.data.batch > len(self.data.train):
             raise InputError(
                 f"data.batch={config.data.batch} is more than the {len(self.data.train)} images"
             )
         torch.manual_seed(config.seed)
-        self.network = make_network(config, self.data).to(self.device)
-        self.optimizer = self._make_optimizer(self.network)
-        # also checks the budget, before anything is written
-        self.method = self._make_method()
-        self.phase, self.epoch, self.seconds = _PHASES[0], 0, 0.0
+        network = make_network(config, self.data).to(self.device)
+        self._structure(network)
+        self._attach(network)  # checks method and budget before anything is written
+        self.phase, self.epoch, self.seconds = "pretrain", 0, 0.0
+        self.facts: dict[str, Any] = {"layers": {n: len(g) for n, g in self.groups.layers.items()}}
         self.dense: dict[str, Any] = {}
-        self.facts: dict[str, Any] = {}
 
     def execute(self) -> dict[str, Any]:
         """Run all phases that are left."""
@@ -94,12 +94,17 @@ class Run:
                 self._restore()
             else:
                 self._begin()
+            if self.phase == "pretrain":
+                self._train_phase(self.config.pretrain)
+                self._note_dense()
+                self._attach(self.subject.network)
+                self._save("regularize", 0)
             if self.phase == "regularize":
                 if not self.method.done:
-                    self._train_phase(self.network, self.config.regularize, self.method)
+                    self._train_phase(self.config.regularize)
                 self._remove()
                 self._save("finetune", 0)
-            self._train_phase(self.network, self.config.finetune, None)
+            self._train_phase(self.config.finetune)
         return self._finish()
 
     # ---- phases -------------------------------------------------------------------------------
@@ -109,104 +114,143 @@ class Run:
         (self.folder / "config.yaml").write_text(
             yaml.safe_dump(self.config.model_dump(), sort_keys=False)
         )
-        dense = self.network
-        trained = bool(self.config.init)
-        if not trained and self.config.reference:
-            dense = self._train_reference()
-            trained = True
-        size = self._save_model("dense", dense)
-        self.dense = measure(dense, self.data, size)
-        if not trained:
-            self.dense["accuracy"] = None  # these are random weights: nothing to compare with
+        if self.config.reference and not self.config.init:
+            self._measure_dense(self._train_reference())
+        self._plain(self.subject.network)
+        self._save("pretrain", 0)
+
+    def _plain(self, network: nn.Module):
+        """Train the network as it is, without the method."""
+        self.method.detach()
+        self.subject = Subject(network, self._sgd(network))
+
+    def _note_dense(self):
+        """Before the method begins: what the pruned network will be compared with."""
+        if not self.dense:
+            self._measure_dense(self.subject.network)
+            if not self.trained:
+                self.dense["accuracy"] = None  # these are random weights: nothing to compare with
+
+    def _measure_dense(self, network: nn.Module):
+        size = self._save_model("dense", network)
+        self.dense = measure(network, self.data, size)
         self.progress.say(phase="dense", epoch=0, **self.dense)
-        self._save("regularize", 0)
 
     def _train_reference(self) -> nn.Module:
-        """The same initial network trained dense for as many epochs, with the fine-tune schedule's
-        shape and the regularize phase's learning rate."""
-        regularize, finetune = self.config.regularize, self.config.finetune
+        """The same initial network trained dense for as many epochs in all: by the regularize
+        phase's schedule where it is the only one, else by the fine-tune schedule's shape with the
+        learning rate of the first phase."""
+        pretrain, regularize = self.config.pretrain, self.config.regularize
+        finetune, first = self.config.finetune, pretrain if pretrain.epochs else regularize
         phase = PhaseConfig(
-            epochs=regularize.epochs + finetune.epochs,
-            lr=regularize.lr,
-            schedule=finetune.schedule,
-            warmup=regularize.warmup,
+            epochs=pretrain.epochs + regularize.epochs + finetune.epochs,
+            lr=first.lr,
+            schedule=finetune.schedule if finetune.epochs else regularize.schedule,
+            warmup=first.warmup,
         )
         torch.manual_seed(self.config.seed)
         network = make_network(self.config, self.data).to(self.device)
-        optimizer = self._make_optimizer(network)
+        twin = Subject(network, self._sgd(network))
         for epoch in range(phase.epochs):
-            loss = self._epoch(network, optimizer, phase, epoch, None)
+            loss = self._epoch(twin, phase, epoch)
             self.progress.say(phase="reference", epoch=epoch + 1, loss=loss)
         return network
 
-    def _train_phase(self, network: nn.Module, phase: PhaseConfig, method):
+    def _train_phase(self, phase: PhaseConfig):
+        subject = self.subject
         for epoch in range(self.epoch, phase.epochs):
-            loss = self._epoch(network, self.optimizer, phase, epoch, method)
+            start = time.perf_counter()
+            loss = self._epoch(subject, phase, epoch)
+            seconds = time.perf_counter() - start
             self.progress.say(
                 phase=self.phase,
                 epoch=epoch + 1,
                 loss=loss,
-                accuracy=accuracy(network, self.data),
-                **(method.log() if method else {}),
+                accuracy=accuracy(subject.network, self.data),
+                images_per_s=len(self.data.train) / seconds,
+                **(subject.method.log() if subject.method else {}),
             )
             self._save(self.phase, epoch + 1)
-            if method and method.done:
+            if subject.method and subject.method.done:
                 break
         self.epoch = 0
 
-    def _epoch(self, network, optimizer, phase, epoch, method) -> float:
+    def _epoch(self, subject: Subject, phase: PhaseConfig, epoch: int) -> float:
         return train_epoch(
-            network,
-            optimizer,
+            subject,
             self.data,
             phase,
             epoch,
             batch=self.config.data.batch,
             seed=self.config.seed,
             label_smoothing=self.config.optimizer.label_smoothing,
-            method=method,
             advance=self.progress.advance,
         )
 
     def _remove(self):
-        """Remove the groups that the method gives up, from the network and the optimizer."""
-        before = accuracy(self.network, self.data)
+        """What the method gives up goes, and the method with it."""
+        before = accuracy(self.subject.network, self.data)
+        self._save_model("regularized", self.subject.network)
         kept = self.method.select()
-        smaller = prune(self.network, self.groups, kept)
-        removal = Removal(self.groups, kept)
-        prune_optimizer(self.optimizer, self.network, smaller, removal)
+        facts = self.method.facts()
+        if self.config.granularity == "link":
+            network = self.subject.network
+            masks = Masks(network, masks_of(network, self.groups, kept))
+            self.subject = Subject(network, self.subject.optimizer, masks=masks)
+            left = self.groups.kept_per_layer(kept)
+        else:
+            self._shrink(kept)
+            self.subject = Subject(self.subject.network, self.subject.optimizer)
+            left = {name: len(group) for name, group in self.groups.layers.items()}
+        if not isinstance(self.subject.optimizer, torch.optim.SGD):
+            self.subject.optimizer = self._sgd(self.subject.network)  # the method's own has done
         if self.config.recalibrate:
             images = self.data.sample(self.config.recalibrate)
-            recalibrate(smaller, images.split(self.config.data.batch))
+            recalibrate(self.subject.network, images.split(self.config.data.batch))
         self.facts = {
             "accuracy_regularized": before,
-            "accuracy_removed": accuracy(smaller, self.data),
+            "accuracy_removed": accuracy(self.subject.network, self.data),
             "layers": {
-                name: [len(group), self.groups.kept_per_layer(kept)[name]]
-                for name, group in self.groups.layers.items()
+                name: [size, left.get(name, 0)] for name, size in self.facts["layers"].items()
             },
-            "bounds": self.method.bounds,
-            "lam": self.method.lam,
+            **facts,
         }
-        self.network = smaller
+        size = count(self.subject.network, self.data.shape, self.sparse)
         self.progress.say(
             phase="remove",
             epoch=0,
             accuracy=self.facts["accuracy_removed"],
-            macs=self.cost.value(kept, "macs") / self.cost.dense["macs"],
-            params=self.cost.value(kept, "params") / self.cost.dense["params"],
+            **{unit: size[unit] / self.dense[unit] for unit in size},
         )
 
+    def _shrink(self, kept: np.ndarray):
+        """Physical removal: network, optimizer and groups get smaller."""
+        network, optimizer = self.subject.network, self.subject.optimizer
+        kept = self.groups.settle(kept)
+        smaller = prune(network, self.groups, kept)
+        prune_optimizer(optimizer, network, smaller, Removal(self.groups, kept))
+        self.subject.network = smaller
+        self.groups = self.groups.shrink(kept)
+        return kept
+
+    def _remove_on_the_way(self, kept: np.ndarray):
+        kept = self._shrink(kept)
+        self.cost = Cost(self.subject.network, self.groups, self.data.shape)
+        self.method.follow(self._task(self.subject.network), kept)
+
     def _finish(self) -> dict[str, Any]:
-        size = self._save_model("pruned", self.network)
-        pruned = measure(self.network, self.data, size)
+        network = self.subject.network
+        size = self._save_model("pruned", network)
+        pruned = measure(network, self.data, size, self.sparse)
+        target = self.config.budget.target()
         result = {
             "dense": self.dense,
             "pruned": pruned,
             "method": self.config.method.name,
+            "granularity": self.config.granularity,
             "seed": self.config.seed,
             "seconds": self._elapsed(),
-            "budget": dict([self.budget]) if self.budget else None,
+            "budget": dict([target]) if target else None,
             "kept": {unit: pruned[unit] / self.dense[unit] for unit in ("macs", "params")},
             "device": self._device_name(),
             "folder": str(self.folder),
@@ -217,12 +261,50 @@ class Run:
 
     # ---- parts --------------------------------------------------------------------------------
 
-    def _make_method(self) -> Spr:
-        self.groups = find_groups(self.network, self.data.shape)
-        self.cost = Cost(self.network, self.groups, self.data.shape)
-        return Spr(self.config.method, self.network, self.groups, self.cost, self.config.budget)
+    @property
+    def sparse(self) -> bool:
+        """Whether single weights are pruned: then zeros count as nothing."""
+        return self.config.granularity == "link"
 
-    def _make_optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
+    @property
+    def trained(self) -> bool:
+        """Whether the regularize phase starts from trained weights."""
+        return bool(self.config.init) or self.config.pretrain.epochs > 0
+
+    def _structure(self, network: nn.Module):
+        config = self.config
+        self.groups, self.cost = find_structure(
+            network, self.data.shape, config.granularity, config.protect
+        )
+
+    def _task(self, network: nn.Module) -> Task:
+        config = self.config
+        return Task(
+            network,
+            self.groups,
+            self.cost,
+            self.data,
+            config.budget,
+            config.optimizer,
+            granularity=config.granularity,
+            steps=config.regularize.epochs * (len(self.data.train) // config.data.batch),
+            batch=config.data.batch,
+            trained=self.trained,
+            seed=config.seed,
+        )
+
+    def _attach(self, network: nn.Module):
+        """The method on the network, as it is now."""
+        self.method = create(self.config.method, self._task(network))
+        own = self.method.optimizer(network.parameters())
+        self.subject = Subject(
+            network,
+            self._sgd(network) if own is None else own,
+            self.method,
+            remove=self._remove_on_the_way,
+        )
+
+    def _sgd(self, network: nn.Module) -> torch.optim.Optimizer:
         options = self.config.optimizer
         return torch.optim.SGD(
             network.parameters(),
@@ -233,7 +315,8 @@ class Run:
         )
 
     def _steps(self) -> int:
-        epochs = self.config.regularize.epochs + self.config.finetune.epochs
+        config = self.config
+        epochs = config.pretrain.epochs + config.regularize.epochs + config.finetune.epochs
         if self.config.reference and not self.config.init:
             epochs *= 2
         return epochs * (len(self.data.train) // self.config.data.batch)
@@ -250,44 +333,47 @@ class Run:
 
     def _save_model(self, name: str, network: nn.Module) -> int:
         data = self.config.data.model_dump(include={"name", "path"})
-        checkpoint.save(self.folder / name, network, data=data)
+        zeros = sparsity(network) if self.sparse and name == "pruned" else None
+        checkpoint.save(self.folder / name, network, data=data, sparsity=zeros)
         return (self.folder / name / "model.safetensors").stat().st_size
 
     def _save(self, phase: str, epoch: int):
         self.phase, self.epoch = phase, epoch
-        names = {parameter: name for name, parameter in self.network.named_parameters()}
-        momentum = {
-            names[parameter]: entries["momentum_buffer"]
-            for parameter, entries in self.optimizer.state.items()
-            if entries.get("momentum_buffer") is not None
-        }
+        method = self.method.state_dict() if phase == "regularize" else {}
+        tensors, plain = state.pack(self.subject, method)
         checkpoint.save(
             self.folder / "last",
-            self.network,
+            self.subject.network,
             data=self.config.data.model_dump(include={"name", "path"}),
-            tensors=momentum,
+            tensors=tensors,
             state={
                 "phase": phase,
                 "epoch": epoch,
                 "seconds": self._elapsed(),
                 "dense": self.dense,
                 "facts": self.facts,
-                "method": self.method.state_dict(),
+                "groups": {n: g.tolist() for n, g in self.groups.layers.items()}
+                if phase == "regularize" and not self.sparse
+                else {},
+                **plain,
             },
         )
 
     def _restore(self):
         folder = self.folder / "last"
         network, _ = checkpoint.load(folder)
-        momentum, state = checkpoint.load_state(folder)
-        self.network = network.to(self.device)
-        self.optimizer = self._make_optimizer(self.network)
-        for name, parameter in self.network.named_parameters():
-            if name in momentum:
-                self.optimizer.state[parameter]["momentum_buffer"] = momentum[name].to(self.device)
-        self.phase, self.epoch = state["phase"], state["epoch"]
-        self.seconds, self.dense, self.facts = state["seconds"], state["dense"], state["facts"]
+        tensors, plain = checkpoint.load_state(folder)
+        network = network.to(self.device)
+        self.phase, self.epoch = plain["phase"], plain["epoch"]
+        self.seconds, self.dense, self.facts = plain["seconds"], plain["dense"], plain["facts"]
         if self.phase == "regularize":
-            self.method = self._make_method()
-        self.method.load_state_dict(state["method"])
+            self._structure(network)
+            if plain["groups"]:
+                self.groups = self.groups.renumbered(plain["groups"])
+                self.cost = Cost(network, self.groups, self.data.shape)
+            self._attach(network)
+            self.method.load_state_dict(state.unpack(self.subject, tensors, plain))
+        else:
+            self._plain(network)
+            state.unpack(self.subject, tensors, plain)
         self.progress.say(phase="resume", epoch=self.epoch)

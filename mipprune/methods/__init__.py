@@ -1,40 +1,54 @@
-"""Pruning methods: what a training step needs of one. The loop knows no method by name."""
+"""Pruning methods: one file each, found by its name; the engine knows none of them.
+
+A method is a module here with ``Settings``, its configuration, and ``METHOD``, its class; a recipe
+that says ``method: {name: …}`` is all else that a new one needs.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+import difflib
+import importlib
+import pkgutil
 
-import numpy as np
+from formulations.errors import InputError
+from mipprune.config import MethodConfig
+from mipprune.methods.base import Method, Task
+
+__all__ = ["Method", "Task", "create", "names", "settings_of"]
+
+# What methods share, beside the methods themselves.
+_SHARED = {"base", "gates", "scores"}
 
 
-class Method(Protocol):
-    """A pruning method during the regularize phase.
+def names() -> list[str]:
+    """Names of the methods, sorted."""
+    return sorted({m.name for m in pkgutil.iter_modules(__path__)} - _SHARED)
 
-    Attributes
-    ----------
-    done : bool
-        Set by :meth:`adapt` when the method has nothing left to do: the phase ends early.
+
+def settings_of(name: str) -> type[MethodConfig]:
+    """The configuration class of a method.
+
+    Raises
+    ------
+    InputError
+        If there is no such method, with the nearest name.
     """
+    return _module(name).Settings
 
-    done: bool
 
-    def after_backward(self) -> None:
-        """Change the gradients, which the loss has just filled."""
+def create(settings: MethodConfig, task: Task) -> Method:
+    """The method with its settings, ready for the first step.
 
-    def after_step(self, lr: float) -> None:
-        """Act on the weights after the optimizer's step with learning rate ``lr``."""
+    Raises
+    ------
+    InputError
+        If the method cannot do what is asked of it.
+    """
+    return _module(settings.name).METHOD(settings, task)
 
-    def adapt(self) -> None:
-        """Called some hundred times over the phase, evenly: adjust the method's own settings."""
 
-    def select(self) -> np.ndarray:
-        """The groups to keep, a (groups,) bool array."""
-
-    def log(self) -> dict[str, float]:
-        """Numbers worth a line in the metrics."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs beside the weights: plain numbers and lists."""
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore :meth:`state_dict`."""
+def _module(name: str):
+    if name not in names():
+        (close,) = difflib.get_close_matches(name, names(), 1, 0.0)
+        raise InputError(f"unknown method {name!r}: the nearest valid one is {close!r}")
+    return importlib.import_module(f"mipprune.methods.{name}")

@@ -10,32 +10,13 @@ float32.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 
 from formulations.search import Layout
 from formulations.terms import Term
 from mipprune.groups import Member
-
-
-@dataclass
-class _Rows:
-    """A parameter seen as rows, one for each index of the grouped axis, and each row's group."""
-
-    parameter: torch.Tensor
-    axis: int
-    group: torch.Tensor
-
-    def rows(self, tensor: torch.Tensor) -> torch.Tensor:
-        """(rows, entries of a row)."""
-        return tensor.movedim(self.axis, 0).flatten(1) if tensor.dim() > 1 else tensor[:, None]
-
-    def spread(self, values: torch.Tensor) -> torch.Tensor:
-        """(groups + 1,) numbers to a tensor that broadcasts against the parameter."""
-        shape = [1] * self.parameter.dim()
-        shape[self.axis] = -1
-        return values[self.group].view(shape).to(self.parameter.dtype)
+from mipprune.penalties.rows import GroupRows
 
 
 class GroupPenalty:
@@ -66,33 +47,16 @@ class GroupPenalty:
         count: int,
         term: Term,
     ):
-        self.count = count
-        self.rows = []
-        for member in members:
-            parameter = parameters[member.tensor]
-            group = torch.as_tensor(member.group, device=parameter.device)
-            # ungrouped rows go to a slot of their own, behind the groups
-            self.rows.append(
-                _Rows(parameter, member.axis, torch.where(group < 0, count, group).long())
-            )
-        first = self.rows[0].parameter
-        self._dtype = torch.promote_types(first.dtype, torch.float32)
-        self.term = term.to(torch.zeros(0, dtype=self._dtype, device=first.device))
+        self.count, self.weights = count, GroupRows(parameters, members, count)
+        self.rows = self.weights.rows
+        self.term = term.to(torch.zeros(0, dtype=self.weights.dtype, device=self.weights.device))
         self._bounded = bool(torch.isfinite(self.term.bound).any())
         self._order = term.profile.order
 
     def norms(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Norm ‖w_j‖_p and peak (‖w_j‖∞, or ‖w_j‖₂ for a ball) of every group, each (count,)."""
-        device, order = self.rows[0].parameter.device, self._order
-        power = torch.zeros(self.count + 1, dtype=self._dtype, device=device)
-        peak = torch.zeros_like(power)
-        for rows in self.rows:
-            flat = rows.rows(rows.parameter.detach()).to(self._dtype)
-            raised = flat.square() if order == 2 else flat.abs().pow(order)
-            power.index_add_(0, rows.group, raised.sum(1))
-            peak.scatter_reduce_(0, rows.group, flat.abs().amax(1), "amax")
-        norm = power[:-1].sqrt() if order == 2 else power[:-1].pow(1 / order)
-        return norm, norm if self.term.profile.ball else peak[:-1]
+        norm, peak = self.weights.norms(self._order)
+        return norm, norm if self.term.profile.ball else peak
 
     def value(self) -> torch.Tensor:
         """Σ_j h(w_j), a scalar tensor."""
@@ -133,10 +97,7 @@ class GroupPenalty:
         if (self._bounded or self._order != 2) and bool(searched.any()):
             self._search_prox(searched, step)
             factor = torch.where(searched, torch.ones_like(factor), factor)
-        factor = _with_zero(factor)
-        factor[-1] = 1
-        for rows in self.rows:
-            rows.parameter.mul_(rows.spread(factor))
+        self.weights.scale_(factor)
         if self._bounded and not self.term.profile.ball:  # rounding
             self._clip()
 
@@ -148,10 +109,7 @@ class GroupPenalty:
         _, peak = self.norms()
         outside = peak > self.term.bound
         if self.term.profile.ball:
-            factor = _with_zero(torch.where(outside, self.term.bound / peak, 1.0))
-            factor[-1] = 1
-            for rows in self.rows:
-                rows.parameter.mul_(rows.spread(factor))
+            self.weights.scale_(torch.where(outside, self.term.bound / peak, 1.0))
         else:
             self._clip()
         return outside.sum()
@@ -200,9 +158,7 @@ class GroupPenalty:
         found = term.prox_by_search(size, step, layout)
         pieces = found.split([part.numel() for part in parts])
         for rows, mask, part, piece in zip(self.rows, inside, parts, pieces, strict=True):
-            new = part.sign() * piece.view(part.shape).to(part.dtype)
-            moved = rows.parameter.movedim(rows.axis, 0)
-            moved[mask] = new.view(new.shape[0], *moved.shape[1:])
+            rows.assign(mask, part.sign() * piece.view(part.shape).to(part.dtype))
 
 
 def _with_zero(values: torch.Tensor) -> torch.Tensor:

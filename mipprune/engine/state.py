@@ -1,0 +1,53 @@
+"""What ``last/`` holds beside the network: optimizer, method and masks, as tensors and JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from mipprune.engine.loop import Subject
+from mipprune.links import Masks
+
+
+def pack(subject: Subject, method: Mapping[str, Any]) -> tuple[dict[str, torch.Tensor], dict]:
+    """The tensors, by ``part/…/name``, and the plain values of a subject and its method's state."""
+    names = {parameter: name for name, parameter in subject.network.named_parameters()}
+    tensors = {
+        f"optimizer/{key}/{names[parameter]}": value
+        for parameter, entries in subject.optimizer.state.items()
+        for key, value in entries.items()
+        if torch.is_tensor(value)
+    }
+    tensors |= {f"method/{key}": v for key, v in method.items() if torch.is_tensor(v)}
+    if subject.masks:
+        tensors |= {f"mask/{name}": mask for name, mask in subject.masks.keep.items()}
+    settings = subject.optimizer.param_groups[0]
+    return tensors, {
+        "optimizer": {k: v for k, v in settings.items() if isinstance(v, int | float | None)},
+        "method": {key: v for key, v in method.items() if not torch.is_tensor(v)},
+    }
+
+
+def unpack(
+    subject: Subject, tensors: Mapping[str, torch.Tensor], plain: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Put optimizer and masks of :func:`pack` into a subject; the method's state."""
+    parameters = dict(subject.network.named_parameters())
+    method, keep = dict(plain["method"]), {}
+    for path, tensor in tensors.items():
+        part, _, rest = path.partition("/")
+        if part == "optimizer":
+            key, _, name = rest.partition("/")
+            weight = parameters[name]
+            subject.optimizer.state[weight][key] = tensor.to(weight.device)
+        elif part == "method":
+            method[rest] = tensor
+        else:
+            keep[rest] = tensor
+    for group in subject.optimizer.param_groups:
+        group.update(plain["optimizer"])
+    if keep:
+        subject.masks = Masks(subject.network, keep)
+    return method

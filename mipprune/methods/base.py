@@ -1,0 +1,164 @@
+"""What the engine needs of a pruning method, and what a method is given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from formulations.errors import InputError
+from mipprune.config import BudgetConfig, MethodConfig, OptimizerConfig
+from mipprune.cost import Cost
+from mipprune.data import Data
+from mipprune.groups import Groups
+from mipprune.links import LinkCost
+
+# How often over a phase a method may adapt its own settings.
+ADAPTATIONS = 100
+
+
+@dataclass
+class Task:
+    """What a method works on.
+
+    Attributes
+    ----------
+    network : nn.Module
+        At the weights from which the regularize phase starts.
+    groups : Groups
+        What can be removed: single weights, or groups of coupled channels.
+    cost : Cost or LinkCost
+        What the network costs for any choice of them.
+    data : Data
+    budget : BudgetConfig
+    optimizer : OptimizerConfig
+    granularity : {"link", "neuron", "channel", "block"}
+    steps : int
+        Training steps of the regularize phase.
+    batch : int
+        Images of a step.
+    trained : bool
+        Whether the network's weights are trained ones.
+    seed : int
+        For everything that a method draws at random.
+    """
+
+    network: nn.Module
+    groups: Groups
+    cost: Cost | LinkCost
+    data: Data
+    budget: BudgetConfig
+    optimizer: OptimizerConfig
+    granularity: str
+    steps: int
+    batch: int
+    trained: bool
+    seed: int
+
+    @property
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """Parameters of the network by name."""
+        return dict(self.network.named_parameters())
+
+
+class Method:
+    """A pruning method during the regularize phase. This one changes nothing about training.
+
+    A subclass overrides what it needs; :meth:`scores` is what every one must have.
+
+    Parameters
+    ----------
+    settings : MethodConfig
+        Of the class that the method's module names ``Settings``.
+    task : Task
+
+    Attributes
+    ----------
+    done : bool
+        Set when the method has nothing left to do: the phase ends early.
+
+    Raises
+    ------
+    InputError
+        If the budget cannot be met by this network, or the settings do not fit the task.
+    """
+
+    needs_budget = True  # whether select() cannot do without one
+
+    def __init__(self, settings: MethodConfig, task: Task):
+        self.settings, self.task, self.done = settings, task, False
+        self.target = task.budget.target()
+        if self.target is None and self.needs_budget:
+            raise InputError(
+                f"method={settings.name} needs a budget: budget.macs=SHARE or budget.params=SHARE"
+            )
+        if self.target is not None:
+            # an unreachable budget is an error before training, not after
+            self.task.cost.check_reachable(*self.target, task.budget)
+
+    # ---- training -----------------------------------------------------------------------------
+
+    def optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer | None:
+        """An optimizer of the method's own, or None for the configured SGD."""
+        return None
+
+    def before_step(self) -> None:
+        """Called before the forward pass of every training step."""
+
+    def after_backward(self) -> None:
+        """Change the gradients, which the loss has just filled."""
+
+    def after_step(self, lr: float) -> None:
+        """Act on the weights after the optimizer's step with learning rate ``lr``."""
+
+    def adapt(self) -> None:
+        """Called some hundred times over the phase, evenly: adjust the method's own settings."""
+
+    # ---- removal ------------------------------------------------------------------------------
+
+    def survivors(self) -> np.ndarray | None:
+        """The groups left, (groups,) bool, if some are to be removed now, for good, else None.
+
+        Asked after every :meth:`adapt`.
+        """
+        return None
+
+    def follow(self, task: Task, kept: np.ndarray) -> None:
+        """Go on with a network from which all but the ``kept`` groups were removed."""
+        raise NotImplementedError
+
+    def detach(self) -> None:
+        """Take what the method added to the network out of it again."""
+
+    def scores(self) -> np.ndarray:
+        """How much every group is worth, (groups,), not negative: what :meth:`select` goes by."""
+        raise NotImplementedError
+
+    def select(self) -> np.ndarray:
+        """The groups to keep, (groups,) bool: by default the lowest scores of all layers go."""
+        budget = self.task.budget
+        if budget.multiple > 1 or budget.floor > 0:  # a threshold cannot answer to these
+            return self.task.cost.allocate(self.scores(), *self.target, budget)
+        return self.task.cost.lowest_removed(self.scores(), *self.target)
+
+    # ---- records ------------------------------------------------------------------------------
+
+    def log(self) -> dict[str, float]:
+        """Numbers worth a line in the metrics."""
+        return {}
+
+    def facts(self) -> dict[str, Any]:
+        """What belongs in the run's result beside its measures."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs beside the weights: tensors, plain numbers, lists."""
+        return {"done": self.done}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore :meth:`state_dict`."""
+        self.done = state["done"]

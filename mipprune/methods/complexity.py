@@ -1,0 +1,262 @@
+"""Complexity-aware training with Bernoulli gates (Guenter & Sideris 2024, arXiv 2411.09127).
+
+Independent gates ξ ~ Bernoulli(θ) multiply channels (units) and residual branches (blocks):
+
+    J(W, θ) = E_ξ[L] + decay/2·‖W‖² + ν·C(θ),     C = σ·C_blocks + (1 − σ)·C_units,
+    each of the two κ·E[MACs]/MACs₀ + (1 − κ)·E[params]/params₀.
+
+C_blocks is the expectation over the blocks' gates with all channels there, C_units over the
+channels' gates with all blocks there. θ moves by projected SGD on [0, 1], ∂E[L]/∂θ estimated by
+∂L/∂ξ at the sample, averaged over the images of some steps. J is multilinear in θ, so its minima
+are deterministic networks. What a gate at 0 multiplies is removed for good while training goes on:
+the step gets cheaper. From scratch; the weights' decay is the optimizer's.
+
+Of the paper only the abstract was at hand (and that of its companion, arXiv 2406.04549, where gates
+are on layers): this cost and the estimator are our reconstruction. So is the budget, for which ν is
+steered towards a straight line from the dense cost to the budget's.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from formulations.errors import InputError
+from mipprune.config import MethodConfig
+from mipprune.methods.base import ADAPTATIONS, Method, Task
+from mipprune.methods.gates import ExpectedCost, Gates, sample
+from mipprune.penalties.rows import GroupRows
+
+_STEER = 1.15  # factor by which ν answers to a cost off its line, up or down
+_ARRIVAL = 0.6  # share of the phase after which the line is at the budget
+
+
+class Settings(MethodConfig):
+    """Complexity-aware training."""
+
+    name: Literal["complexity"] = "complexity"
+    nu: float = Field(1.0, ge=0, description="ν, weight of the complexity; with a budget, at first")
+    sigma: float = Field(
+        0.5, ge=0, le=1, description="σ, share of whole blocks in the complexity; 0: channels only"
+    )
+    kappa: float = Field(
+        1.0, ge=0, le=1, description="κ, share of MACs in the complexity, the rest is parameters"
+    )
+    theta: float = Field(0.9, gt=0, le=1, description="θ of every gate at the start")
+    lr: float = Field(1.0, gt=0, description="learning rate of θ, times the schedule of the phase")
+    every: int = Field(5, ge=1, description="training steps over which ∂L/∂ξ is averaged")
+
+
+class Complexity(Method):
+    """Gates on one network. See :class:`mipprune.methods.Method`.
+
+    Raises
+    ------
+    InputError
+        If single weights are to be pruned, or σ > 0 and the network has no removable blocks.
+    """
+
+    needs_budget = False
+
+    def __init__(self, settings: Settings, task: Task):
+        super().__init__(settings, task)
+        if task.granularity == "link":
+            raise InputError(
+                "method=complexity removes channels physically: granularity=link has none"
+            )
+        if settings.sigma > 0 and not task.groups.blocks:
+            raise InputError(
+                f"method.sigma={settings.sigma:g} asks for gates on residual blocks: this network "
+                "has none that can be removed; set method.sigma=0"
+            )
+        self.nu, self.step, self._adapted = settings.nu, 0, 0
+        self._dense = dict(task.cost.dense)
+        self._top = 0.0  # highest learning rate so far
+        self._attach(task)
+        self.gates.theta.fill_(settings.theta)
+        self._sum = torch.zeros(self.gates.count, device=self._device)
+
+    def _attach(self, task: Task) -> None:
+        self.task = task
+        sigma = self.settings.sigma
+        self._device = next(task.network.parameters()).device
+        self.gates = Gates(task.network, task.groups, units=sigma < 1, blocks=sigma > 0)
+        self._cost = {
+            unit: ExpectedCost(task.cost, unit, self._dense[unit]) for unit in ("macs", "params")
+        }
+
+    # ---- training -------------------------------------------------------------------------------
+
+    def before_step(self) -> None:
+        """Draw the gates of every image."""
+        generator = torch.Generator().manual_seed(self.task.seed * 1_000_003 + self.step)
+        drawn = sample(self.gates.theta, self.task.batch, generator)
+        self.gates.values = drawn.requires_grad_(True)
+
+    def after_backward(self) -> None:
+        """Collect ∂L/∂ξ."""
+        if self.gates.values.grad is not None:
+            self._sum += self.gates.values.grad.sum(0)
+
+    def after_step(self, lr: float) -> None:
+        """θ ← clip(θ − η·(∂L/∂ξ + ν·∂C/∂θ), 0, 1); a gate that reached 0 stays there."""
+        self.step += 1
+        self._top = max(self._top, lr)
+        if self.step % self.settings.every:
+            return
+        gradient = self._sum / self.settings.every + self.nu * self.complexity_gradient()
+        rate = self.settings.lr * lr / self._top
+        moved = (self.gates.theta - rate * gradient).clamp(0, 1)
+        self.gates.theta = torch.where(self.gates.theta > 0, moved, 0.0)
+        self._sum.zero_()
+
+    def complexity(self, theta: torch.Tensor) -> torch.Tensor:
+        """C(θ), a scalar in float64."""
+        sigma, kappa = self.settings.sigma, self.settings.kappa
+        units, blocks = self._split(theta.double().cpu())
+        total = torch.zeros((), dtype=torch.float64)
+        for unit, share in (("macs", kappa), ("params", 1 - kappa)):
+            if share == 0:
+                continue
+            cost = self._cost[unit]
+            if sigma > 0:
+                total = total + share * sigma * cost.value(torch.ones_like(units), blocks)
+            if sigma < 1:
+                total = total + share * (1 - sigma) * cost.value(units, torch.ones_like(blocks))
+        return total
+
+    def complexity_gradient(self) -> torch.Tensor:
+        """∂C/∂θ, (gates,)."""
+        theta = self.gates.theta.double().cpu().requires_grad_(True)
+        with torch.enable_grad():
+            self.complexity(theta).backward()
+        return theta.grad.to(self.gates.theta)
+
+    def _split(self, theta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """θ of the channels and of the blocks; 1 where they have no gates."""
+        groups = self.task.groups
+        count = self.gates.groups
+        units = theta[:count] if count else theta.new_ones(groups.count)
+        blocks = theta[count:]
+        return units, blocks if len(blocks) else theta.new_ones(len(groups.blocks))
+
+    def _expected(self, unit: str) -> float:
+        """Share of the dense cost that is expected to stay, all gates taken together."""
+        units, blocks = self._split(self.gates.theta.double().cpu())
+        return float(self._cost[unit].value(units, blocks))
+
+    def adapt(self) -> None:
+        """With a budget, steer ν."""
+        self._adapted += 1
+        if self.target is None:
+            return
+        unit, share = self.target
+        line = 1 - (1 - share) * min(1.0, self._adapted / (_ARRIVAL * ADAPTATIONS))
+        self.nu *= _STEER if self._expected(unit) > line else 1 / _STEER
+
+    # ---- removal --------------------------------------------------------------------------------
+
+    def survivors(self) -> np.ndarray | None:
+        """The groups without a gate at 0, if others are left in the network."""
+        kept = self._alive(0.0)
+        return None if kept.all() else kept
+
+    def _alive(self, threshold: float) -> np.ndarray:
+        """Groups whose gate and whose block's gate are above a threshold; no layer is emptied
+        that is not in a removable branch."""
+        groups = self.task.groups
+        units, blocks = (part.numpy() for part in self._split(self.gates.theta.cpu()))
+        scores = units.copy()
+        dropped = np.zeros(groups.count, bool)
+        for value, inner in zip(blocks, groups.blocks.values(), strict=True):
+            dropped[inner] = value <= threshold
+        return groups.settle(self.task.cost.remove_below(scores, threshold) & ~dropped)
+
+    def follow(self, task: Task, kept: np.ndarray) -> None:
+        """Gates of what is left, θ with them; those that a layer cannot do without open."""
+        old_blocks = list(self.task.groups.blocks)
+        self.gates.remove()
+        stay = list(kept) if self.gates.groups else []
+        if self.settings.sigma > 0:
+            stay += [name in task.groups.blocks for name in old_blocks]
+        stay = torch.tensor(stay, device=self._device)
+        theta, collected = self.gates.theta[stay], self._sum[stay]
+        self._attach(task)
+        self.gates.theta = torch.where(theta > 0, theta, 1.0)
+        self._sum = collected
+
+    def detach(self) -> None:
+        """Remove the gates."""
+        self.gates.remove()
+
+    def scores(self) -> np.ndarray:
+        """θ of every group, times its block's; the norm of its scales decides between equals."""
+        units, blocks = (part.double().numpy() for part in self._split(self.gates.theta.cpu()))
+        scores = units.copy()
+        for value, inner in zip(blocks, self.task.groups.blocks.values(), strict=True):
+            scores[inner] *= value
+        weights = GroupRows(self.task.parameters, self.task.groups.scales(), len(scores))
+        norm = weights.norms()[0].double().cpu().numpy()
+        return scores + 1e-6 * norm / norm.max()
+
+    def select(self) -> np.ndarray:
+        """Groups with gates above ½; with a budget that they exceed, fewer, by θ."""
+        kept = self._alive(0.5)
+        if self.target is None:
+            return kept
+        unit, share = self.target
+        cost = self.task.cost
+        budget = share * self._dense[unit]
+        if cost.value(kept, unit) > budget:
+            kept &= cost.lowest_removed(self.scores(), unit, budget / cost.dense[unit])
+        return self.task.groups.settle(kept)
+
+    # ---- records --------------------------------------------------------------------------------
+
+    def log(self) -> dict[str, float]:
+        """ν, expected MACs and parameters, gates that are neither 0 nor 1, groups and blocks left."""
+        return {
+            "nu": self.nu,
+            "expected_macs": self._expected("macs"),
+            "expected_params": self._expected("params"),
+            "open_gates": int(((self.gates.theta > 0) & (self.gates.theta < 1)).sum()),
+            "groups": self.task.groups.count,
+            "blocks": len(self.task.groups.blocks),
+        }
+
+    def facts(self) -> dict[str, Any]:
+        """Gates that had not ended at 0 or 1, blocks left, and ν."""
+        return {
+            "open_gates": int(((self.gates.theta > 0) & (self.gates.theta < 1)).sum()),
+            "blocks_left": list(self.task.groups.blocks),
+            "nu": self.nu,
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """θ, what has been collected, counters, and the dense cost, which has gone."""
+        return {
+            **super().state_dict(),
+            "theta": self.gates.theta,
+            "sum": self._sum,
+            "nu": self.nu,
+            "step": self.step,
+            "adapted": self._adapted,
+            "top": self._top,
+            "dense": self._dense,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore :meth:`state_dict`."""
+        super().load_state_dict(state)
+        self._dense = state["dense"]
+        self.gates.remove()
+        self._attach(self.task)
+        self.gates.theta, self._sum = state["theta"].to(self._device), state["sum"].to(self._device)
+        self.nu, self.step, self._adapted = state["nu"], state["step"], state["adapted"]
+        self._top = state["top"]
+
+
+METHOD = Complexity

@@ -1,0 +1,187 @@
+"""Directional pruning: gRDA (Chao, Wang, Xing & Cheng, NeurIPS 2020, arXiv 2006.09358) and its
+structured form (Li et al. 2021, arXiv 2107.05328). No retraining.
+
+    a_{n+1} = a_n − γ_n·∇L(w_n),  a_0 = w_0;     w_{n+1} = S(a_{n+1}, g_{n+1}),
+    g_{n+1} = g_n + c·γ_n^{1/2+μ}·((n+1)^μ − n^μ),
+
+S the soft-thresholding of every entry; with a constant learning rate g_n = c·γ^{1/2+μ}·n^μ. The
+increments follow the authors' code (github.com/donlan2710/gRDA-Optimizer), which is how g answers to
+a learning-rate schedule. The structured form thresholds whole groups: S(a_j, √d_j·g), d_j the number
+of weights, so that g means the same per weight. Of the structured papers only the abstracts were at
+hand: √d_j, and the alternating variant (``period`` − 1 steps of SGD, in which the accumulator moves
+along, and then a structured step), are our reconstruction. So is the budget, for which c grows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import nn
+
+from formulations.errors import InputError
+from mipprune.config import MethodConfig
+from mipprune.methods.base import Method, Task
+from mipprune.penalties.rows import GroupRows
+
+
+class Settings(MethodConfig):
+    """Directional pruning: gRDA with granularity=link, structured otherwise."""
+
+    name: Literal["directional"] = "directional"
+    c: float = Field(5e-4, ge=0, description="strength of the threshold; 0: plain SGD")
+    mu: float = Field(0.51, gt=0.5, lt=1, description="μ, how the threshold grows; up to 0.55")
+    weights: Literal["scales", "all"] = Field(
+        "all", description="what a group's norm is of, as for spr"
+    )
+    period: int = Field(
+        1, ge=1, description="alternating variant: every so many steps a thresholded one, else SGD"
+    )
+    growth: float = Field(
+        1.0, ge=1, description="with a budget: c grows by this, up to 100 times, until it is met"
+    )
+
+
+class GRDA(torch.optim.Optimizer):
+    """Generalized regularized dual averaging, elementwise or by groups.
+
+    Parameters
+    ----------
+    parameters : iterable of Parameter
+    lr : float
+        γ; may change from step to step.
+    c, mu : float
+        Of the threshold g.
+    groups : GroupRows, optional
+        Weights that are thresholded in groups; all others are SGD's. Without it every entry of
+        every parameter is thresholded by itself, as in the authors' code.
+    period : int
+        Threshold in every so many steps only.
+    weight_decay : float
+        Added to the gradient, as part of the loss.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        lr: float,
+        c: float,
+        mu: float,
+        *,
+        groups: GroupRows | None = None,
+        period: int = 1,
+        weight_decay: float = 0.0,
+    ):
+        defaults = {"lr": lr, "c": c, "mu": mu, "weight_decay": weight_decay}
+        super().__init__(parameters, {**defaults, "steps": 0, "threshold": 0.0})
+        self._period, self._groups = period, groups
+        everything = self.param_groups[0]["params"]
+        self._accumulating = {r.parameter for r in groups.rows} if groups else set(everything)
+        self._root = groups.sizes().sqrt() if groups else None
+
+    @torch.no_grad()
+    def step(self, closure=None) -> None:
+        """One step. The accumulator a starts as a copy of the weights."""
+        (settings,) = self.param_groups
+        lr, mu, n = settings["lr"], settings["mu"], settings["steps"]
+        settings["threshold"] += settings["c"] * lr ** (0.5 + mu) * ((n + 1) ** mu - n**mu)
+        settings["steps"] = n + 1
+        for weight in settings["params"]:
+            state = self.state[weight]
+            if weight in self._accumulating and "accumulator" not in state:
+                state["accumulator"] = weight.detach().clone()
+            if weight.grad is not None:
+                change = weight.grad.add(weight, alpha=settings["weight_decay"]).mul_(-lr)
+                weight.add_(change)
+                if state:
+                    state["accumulator"].add_(change)
+        if settings["steps"] % self._period == 0:
+            self._threshold(settings["threshold"])
+
+    def _threshold(self, threshold: float) -> None:
+        """w = S(a, g)."""
+        for weight in self._accumulating:
+            weight.copy_(self.state[weight]["accumulator"])
+            if self._groups is None:
+                weight.copy_(weight.sign() * (weight.abs() - threshold).clamp(min=0))
+        if self._groups:
+            norm, _ = self._groups.norms()
+            factor = torch.clamp(1 - threshold * self._root / norm.clamp(min=1e-30), min=0)
+            self._groups.scale_(factor)
+
+
+class Directional(Method):
+    """gRDA on one network. See :class:`mipprune.methods.Method`.
+
+    Raises
+    ------
+    InputError
+        If SGD's momentum is asked for: the method's theory has none.
+    """
+
+    needs_budget = False
+
+    def __init__(self, settings: Settings, task: Task):
+        super().__init__(settings, task)
+        if task.optimizer.momentum:
+            raise InputError(
+                "method=directional is an optimizer without momentum: set optimizer.momentum=0"
+            )
+        groups = task.groups
+        members = groups.scales() if settings.weights == "scales" else groups.producers()
+        self._weights = GroupRows(task.parameters, members, groups.count)
+        self._optimizer: GRDA | None = None
+
+    def optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """gRDA, which takes the place of SGD."""
+        given = self.settings
+        self._optimizer = GRDA(
+            parameters,
+            0.0,  # set at every step
+            given.c,
+            given.mu,
+            groups=self._weights,
+            period=given.period,
+            weight_decay=self.task.optimizer.weight_decay,
+        )
+        return self._optimizer
+
+    def adapt(self) -> None:
+        """With a budget that the groups at zero do not meet, a stronger threshold."""
+        if self.target is None:
+            return
+        unit, share = self.target
+        cost = self.task.cost
+        if cost.value(cost.remove_below(self.scores(), 0.0), unit) > share * cost.dense[unit]:
+            self._optimizer.param_groups[0]["c"] *= self.settings.growth
+
+    def scores(self) -> np.ndarray:
+        """‖w_j‖/√d_j, (groups,)."""
+        return (self._weights.norms()[0] / self._weights.sizes().sqrt()).double().cpu().numpy()
+
+    def select(self) -> np.ndarray:
+        """The groups other than zero; with a budget that they exceed, fewer, by norm."""
+        cost = self.task.cost
+        kept = cost.remove_below(self.scores(), 0.0)
+        if self.target is None or cost.value(kept, self.target[0]) <= (
+            self.target[1] * cost.dense[self.target[0]]
+        ):
+            return kept
+        return super().select()
+
+    def log(self) -> dict[str, float]:
+        """The threshold g, c, and the share of groups at zero."""
+        (settings,) = self._optimizer.param_groups
+        zero = float((self._weights.norms()[0] == 0).float().mean())
+        return {"threshold": settings["threshold"], "c": settings["c"], "zero": zero}
+
+    def facts(self) -> dict[str, Any]:
+        """The threshold at the end, and c."""
+        (settings,) = self._optimizer.param_groups
+        return {"threshold": settings["threshold"], "c": settings["c"]}
+
+
+METHOD = Directional

@@ -1,0 +1,69 @@
+"""Network slimming: an L1 penalty on the scales γ of BatchNorm, then the channels of least |γ| go
+(Liu et al. 2017, arXiv 1708.06519)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import nn
+
+from formulations.errors import InputError
+from mipprune.config import MethodConfig
+from mipprune.methods.base import Method, Task
+
+
+class Settings(MethodConfig):
+    """Network slimming."""
+
+    name: Literal["slimming"] = "slimming"
+    lam: float = Field(1e-4, gt=0, description="λ, weight of the L1 penalty on every |γ|")
+
+
+class Slimming(Method):
+    """Subgradient steps, as published."""
+
+    def __init__(self, settings: Settings, task: Task):
+        super().__init__(settings, task)
+        if task.granularity == "link":
+            raise InputError("method=slimming prunes channels: granularity=link has none")
+        norms = (nn.BatchNorm1d, nn.BatchNorm2d)
+        scaled = {f"{n}.weight" for n, m in task.network.named_modules() if isinstance(m, norms)}
+        self._members = [m for m in task.groups.producers() if m.tensor in scaled]
+        reached = np.zeros(task.groups.count, bool)
+        for member in self._members:
+            reached[member.group[member.group >= 0]] = True
+        if not reached.all():
+            raise InputError(
+                f"method=slimming needs a BatchNorm behind every channel: {(~reached).sum()} of "
+                f"{task.groups.count} groups have none (protect their layers, or another method)"
+            )
+
+    def after_backward(self) -> None:
+        """Add λ·sign(γ) to the gradients of the scales."""
+        parameters = self.task.parameters
+        for member in self._members:
+            scale = parameters[member.tensor]
+            scale.grad.add_(scale.detach().sign(), alpha=self.settings.lam)
+
+    def scores(self) -> np.ndarray:
+        """Mean |γ| of a group."""
+        parameters = self.task.parameters
+        total, count = np.zeros(self.task.groups.count), np.zeros(self.task.groups.count)
+        for member in self._members:
+            inside = member.group >= 0
+            size = parameters[member.tensor].detach().abs().double().cpu().numpy()
+            np.add.at(total, member.group[inside], size[inside])
+            np.add.at(count, member.group[inside], 1)
+        return total / count
+
+    def log(self) -> dict[str, float]:
+        """Share of scales below 1 % of the largest."""
+        parameters = self.task.parameters
+        scales = torch.cat([parameters[m.tensor].detach().abs() for m in self._members])
+        return {"small_scales": float((scales < 0.01 * scales.max()).float().mean())}
+
+
+METHOD = Slimming
