@@ -21,8 +21,23 @@ ARCHITECTURES = [
     ),
     *({"name": f"resnet{d}", "shape": LARGE, "classes": 7, "width": 16} for d in (18, 34, 50)),
     {"name": "mlp", "shape": (1, 8, 8), "classes": 10, "hidden": [32, 16]},
+    *(
+        {"name": name, "shape": shape, "classes": 10, **options}
+        for name, options in (
+            ("vgg16", {"width": 8}),
+            ("vgg19", {"width": 8}),
+            ("wrn-16-4", {"width": 4}),
+            ("wrn-10-1", {}),
+            ("densenet40", {"growth": 4}),
+            ("densenet40-bc", {"growth": 4}),
+            ("mobilenet-v2", {"multiplier": 0.5}),
+            ("lenet-5", {}),
+            ("lenet-300-100", {}),
+        )
+        for shape in ((1, 8, 8), (3, 32, 32))
+    ),
 ]
-IDS = [f"{a['name']}{a.get('shortcut', '')}" for a in ARCHITECTURES]
+IDS = [f"{a['name']}{a.get('shortcut', '')}-{a['shape'][-1]}" for a in ARCHITECTURES]
 
 
 def trained_looking(architecture, seed=0):
