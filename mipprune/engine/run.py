@@ -35,6 +35,7 @@ from mipprune.methods import Task, create
 from mipprune.networks import make_network, pick_device
 from mipprune.surgery import Removal, prune, prune_optimizer, recalibrate
 
+
 def train(config: Config, resume: bool = False) -> dict[str, Any]:
     """Train and prune as configured; the content of ``result.json``.
 

@@ -217,7 +217,7 @@ class Complexity(Method):
     # ---- records --------------------------------------------------------------------------------
 
     def log(self) -> dict[str, float]:
-        """ν, expected MACs and parameters, gates that are neither 0 nor 1, groups and blocks left."""
+        """ν, the expected cost, gates that are neither 0 nor 1, groups and blocks left."""
         return {
             "nu": self.nu,
             "expected_macs": self._expected("macs"),

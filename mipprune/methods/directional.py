@@ -5,11 +5,12 @@ structured form (Li et al. 2021, arXiv 2107.05328). No retraining.
     g_{n+1} = g_n + c·γ_n^{1/2+μ}·((n+1)^μ − n^μ),
 
 S the soft-thresholding of every entry; with a constant learning rate g_n = c·γ^{1/2+μ}·n^μ. The
-increments follow the authors' code (github.com/donlan2710/gRDA-Optimizer), which is how g answers to
-a learning-rate schedule. The structured form thresholds whole groups: S(a_j, √d_j·g), d_j the number
-of weights, so that g means the same per weight. Of the structured papers only the abstracts were at
-hand: √d_j, and the alternating variant (``period`` − 1 steps of SGD, in which the accumulator moves
-along, and then a structured step), are our reconstruction. So is the budget, for which c grows.
+increments follow the authors' code (github.com/donlan2710/gRDA-Optimizer): that is how g answers
+to a learning-rate schedule. The structured form thresholds whole groups: S(a_j, √d_j·g), d_j the
+number of weights, so that g means the same per weight. Of the structured papers only the abstracts
+were at hand: √d_j, and the alternating variant (``period`` − 1 steps of SGD, in which the
+accumulator moves along, and then a structured step), are our reconstruction. So is the budget, for
+which c grows.
 """
 
 from __future__ import annotations

@@ -38,9 +38,7 @@ class Settings(MethodConfig):
     """Growing regularization."""
 
     name: Literal["greg"] = "greg"
-    version: Literal[1, 2] = Field(
-        1, description="GReg-1: choose first; GReg-2: choose by response"
-    )
+    version: Literal[1, 2] = Field(1, description="GReg-1: choose at once; 2: by response")
     ratios: dict[str, float] = Field(
         {},
         description="share of the groups to remove, by layer or pattern, such as "

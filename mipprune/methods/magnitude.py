@@ -27,7 +27,7 @@ class Magnitude(Method):
         """torch-pruning's group magnitude, or |w| of single weights."""
         if self.task.granularity == "link":
             return link_values(self.task, lambda weight: weight.abs())
-        from torch_pruning.importance import GroupMagnitudeImportance
+        from torch_pruning.pruner.importance import GroupMagnitudeImportance
 
         return group_importance(self.task, GroupMagnitudeImportance(p=self.settings.norm))
 

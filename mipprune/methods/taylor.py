@@ -29,7 +29,7 @@ class Taylor(Method):
         try:
             if self.task.granularity == "link":
                 return link_values(self.task, lambda weight: (weight * weight.grad).abs())
-            from torch_pruning.importance import GroupTaylorImportance
+            from torch_pruning.pruner.importance import GroupTaylorImportance
 
             return group_importance(self.task, GroupTaylorImportance())
         finally:

@@ -29,7 +29,7 @@ class Uniform(Method):
 
     def scores(self) -> np.ndarray:
         """torch-pruning's group magnitude."""
-        from torch_pruning.importance import GroupMagnitudeImportance
+        from torch_pruning.pruner.importance import GroupMagnitudeImportance
 
         return group_importance(self.task, GroupMagnitudeImportance(p=2))
 
