@@ -212,6 +212,49 @@ def derive(
         raise RuntimeError(f"{len(failed)} checks failed: {', '.join(failed)}")
 
 
+@app.command(
+    epilog="Examples: mipprune valley runs/half runs/half/dense --plot valley.png | "
+    "mipprune valley runs/one/dense runs/two/dense epochs=40 eigenvectors=20"
+)
+def valley(
+    a: Annotated[
+        Path,
+        typer.Argument(
+            metavar="A",
+            help="A checkpoint, or a run: its network before removal (regularized/), else dense/.",
+        ),
+    ],
+    b: Annotated[
+        Path,
+        typer.Argument(metavar="B", help="Another of the same shape; the Hessian is taken here."),
+    ],
+    overrides: _Overrides = None,
+    plot: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(metavar="FILE", help="Draw losses and eigenvalue shares (.png or .svg)."),
+    ] = None,
+    json_file: _Json = None,
+) -> None:
+    """Whether two networks lie in one valley of the loss: line, curve, Hessian."""
+    from mipprune.config import ValleyConfig, configure
+
+    config = configure(ValleyConfig, {}, overrides or [])
+    _check_writable(json_file)
+    _check_picture(plot)
+
+    from mipprune.report.tables import print_valley, status
+    from mipprune.valley import valley as run
+
+    with status() as show:
+        found = run(a, b, config, show)
+    print_valley(found)
+    if plot:
+        from mipprune.report.pictures import draw_valley
+
+        draw_valley(plot, found)
+    _write(json_file, found)
+
+
 @app.command(epilog="Example: mipprune recipes")
 def recipes(json_file: _Json = None) -> None:
     """List the recipes that ship."""

@@ -63,6 +63,72 @@ def draw_comparison(path: Path, found: Mapping[str, Any]) -> None:
     plt.close(figure)
 
 
+def draw_valley(path: Path, found: Mapping[str, Any]) -> None:
+    """Draw what :func:`mipprune.valley.valley` returns: losses over t, shares of eigenvectors.
+
+    Parameters
+    ----------
+    path : Path
+        PNG or SVG, by its ending.
+    found : mapping
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
+    _draw_paths(left, found)
+    _draw_shares(right, found)
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def _draw_paths(axes, found: Mapping[str, Any]) -> None:
+    """Training loss along line and curve; dotted, the barrier above the larger end."""
+    for name, colour, marker in (("line", _WARM, "o"), ("curve", _INK, "s")):
+        path = found[name]
+        axes.plot(path["t"], path["loss"], color=colour, marker=marker, markersize=3.5, label=name)
+        top = path["barrier"]
+        if top["at"] is not None:
+            base = max(path["loss"][0], path["loss"][-1])
+            axes.vlines(top["at"], base, base + top["height"], colour, "dotted")
+    heights = (f"{n} {found[n]['barrier']['height']:.3g}" for n in ("line", "curve"))
+    axes.set_title(f"barrier: {', '.join(heights)}", fontsize=10)
+    axes.set_xlabel("t, from A (0) to B (1)")
+    axes.set_ylabel("training loss")
+    axes.set_ylim(bottom=0)
+    axes.figure.legend(
+        *axes.get_legend_handles_labels(), loc="outside lower left", ncols=2, frameon=False
+    )
+
+
+def _draw_shares(axes, found: Mapping[str, Any]) -> None:
+    """Share of A − B and of a random direction in every eigenvector, on a logarithmic axis."""
+    hessian = found["hessian"]
+    places = range(1, len(hessian["shares"]) + 1)
+    for shift, key, colour, label in (
+        (-0.2, "shares", _INK, "A − B"),
+        (0.2, "random_shares", _PALE, "a random direction"),
+    ):
+        axes.bar([p + shift for p in places], hessian[key], 0.4, color=colour, label=label)
+    axes.axhline(
+        1 / found["parameters"], color="black", linestyle="--", linewidth=0.8,
+        label="1/d, expected of a random direction",
+    )  # fmt: skip
+    axes.set_yscale("log")
+    axes.set_ylim(bottom=1e-3 / found["parameters"])
+    step = max(1, len(places) // 10)
+    labels = [f"{value:.2g}" for value in hessian["eigenvalues"]]
+    axes.set_xticks(places[::step], labels[::step], fontsize=8)
+    axes.set_xlabel("eigenvalue of the Hessian at B")
+    axes.set_ylabel("share of the squared length")
+    axes.set_title(
+        f"in all {len(places)}: A − B {hessian['share']:.2g}, random {hessian['random_share']:.2g}",
+        fontsize=10,
+    )
+    axes.figure.legend(
+        *axes.get_legend_handles_labels(), loc="outside lower right", ncols=3, frameon=False
+    )
+
+
 def _draw_rows(axes, found: Mapping[str, Any]) -> None:
     """Distance of every row's objective to the exact one: relaxations left, heuristics right."""
     exact, *others = found["rows"]

@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 _WIDTH = 110  # where the output is no terminal
 
@@ -67,6 +68,52 @@ def print_rows(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
             row["status"],
         )
     console().print(table)
+
+
+def print_valley(found: Mapping[str, Any]) -> None:
+    """Losses and accuracies along line and curve, barriers, shares of the eigenvectors."""
+    names = ("line", "curve")
+    table = Table("t", title=Text(f"A {found['a']} (t = 0) to B {found['b']} (t = 1)"))
+    for name in names:
+        for column in ("loss", "train %", "test %"):
+            table.add_column(f"{name} {column}", justify="right")
+    for index, t in enumerate(found["line"]["t"]):
+        cells = [f"{t:.3f}"]
+        for name in names:
+            path = found[name]
+            cells += [
+                f"{path['loss'][index]:.5f}",
+                f"{path['accuracy'][index]:.2f}",
+                f"{path['test_accuracy'][index]:.2f}",
+            ]
+        table.add_row(*cells)
+    lines = []
+    for name in names:
+        top = found[name]["barrier"]
+        share = "no end is better than guessing" if top["share"] is None else f"{top['share']:.2%}"
+        at = "" if top["at"] is None else f" at t = {top['at']:.3f}"
+        lines.append(f"{name:5} barrier {top['height']:.5f}, share {share}{at}")
+    lines.append(f"  ({found['barrier_definition']})")
+    for name, own in found["own"].items():
+        lines.append(
+            f"{name.upper()} with its own BatchNorm statistics: loss {own['loss']:.5f}, "
+            f"train {own['accuracy']:.2f} %, test {own['test_accuracy']:.2f} %"
+        )
+    h = found["hessian"]
+    lines += [
+        f"‖A − B‖ {found['distance']:.4g} over {found['parameters']:,} parameters; of its square "
+        f"in the span of the Hessian's top {len(h['shares'])} eigenvectors at B: {h['share']:.3e}",
+        f"  of a random direction: {h['expected_share']:.3e} expected (k/d), "
+        f"{h['random_share']:.3e} measured",
+        "  eigenvalues "
+        + " ".join(f"{value:.3g}" for value in h["eigenvalues"])
+        + f" (residual {h['residual']:.0e} of the largest)",
+        f"{found['images']:,} training images of {found['data']}, BatchNorm statistics estimated "
+        f"anew at every t, both ends too; {found['seconds']:.0f} s",
+    ]
+    terminal = console()
+    terminal.print(table)
+    terminal.print("\n".join(lines), highlight=False, markup=False)
 
 
 @contextmanager
