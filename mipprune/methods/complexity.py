@@ -6,10 +6,10 @@ Independent gates ξ ~ Bernoulli(θ) multiply channels (units) and residual bran
     each of the two κ·E[MACs]/MACs₀ + (1 − κ)·E[params]/params₀.
 
 C_blocks is the expectation over the blocks' gates with all channels there, C_units over the
-channels' gates with all blocks there. θ moves by projected SGD on [0, 1], ∂E[L]/∂θ estimated by
-∂L/∂ξ at the sample, averaged over the images of some steps. J is multilinear in θ, so its minima
-are deterministic networks. What a gate at 0 multiplies is removed for good while training goes on:
-the step gets cheaper. From scratch; the weights' decay is the optimizer's.
+channels' gates with all blocks there. θ moves by projected SGD on [0, 1], ∂E[L]/∂θ estimated from
+∂L/∂ξ at samples (mipprune.methods.gates.difference). J is multilinear in θ, so its minima are
+deterministic networks. What a gate at 0 multiplies is removed for good while training goes on: the
+step gets cheaper. From scratch; the weights' decay is the optimizer's.
 
 Of the paper only the abstract was at hand (and that of its companion, arXiv 2406.04549, where gates
 are on layers): this cost and the estimator are our reconstruction. So is the budget, for which ν is
@@ -27,7 +27,7 @@ from pydantic import Field
 from formulations.errors import InputError
 from mipprune.config import MethodConfig
 from mipprune.methods.base import ADAPTATIONS, Method, Task
-from mipprune.methods.gates import ExpectedCost, Gates, sample
+from mipprune.methods.gates import ExpectedCost, Gates, difference, sample
 from mipprune.penalties.rows import GroupRows
 
 _STEER = 1.15  # factor by which ν answers to a cost off its line, up or down
@@ -46,8 +46,18 @@ class Settings(MethodConfig):
         1.0, ge=0, le=1, description="κ, share of MACs in the complexity, the rest is parameters"
     )
     theta: float = Field(0.9, gt=0, le=1, description="θ of every gate at the start")
-    lr: float = Field(1.0, gt=0, description="learning rate of θ, times the schedule of the phase")
-    every: int = Field(5, ge=1, description="training steps over which ∂L/∂ξ is averaged")
+    rate: float = Field(
+        0.01,
+        gt=0,
+        description="learning rate of θ: what a gate loses a step at ν = 1 if the loss does not "
+        "need it; follows the phase's schedule",
+    )
+    explore: float = Field(
+        0.05, gt=0, lt=0.5, description="least probability of either value of a gate in a sample"
+    )
+    begin: float = Field(
+        0.1, ge=0, lt=1, description="share of the phase after which the gates begin to move"
+    )
 
 
 class Complexity(Method):
@@ -76,8 +86,9 @@ class Complexity(Method):
         self._dense = dict(task.cost.dense)
         self._top = 0.0  # highest learning rate so far
         self._attach(task)
+        # gates of any size move alike: a diagonal preconditioner, which moves no minimum
+        self._scale = 1 / self.complexity_gradient()
         self.gates.theta.fill_(settings.theta)
-        self._sum = torch.zeros(self.gates.count, device=self._device)
 
     def _attach(self, task: Task) -> None:
         self.task = task
@@ -93,25 +104,26 @@ class Complexity(Method):
     def before_step(self) -> None:
         """Draw the gates of every image."""
         generator = torch.Generator().manual_seed(self.task.seed * 1_000_003 + self.step)
-        drawn = sample(self.gates.theta, self.task.batch, generator)
+        drawn = sample(self._probability(), self.task.batch, generator)
         self.gates.values = drawn.requires_grad_(True)
 
-    def after_backward(self) -> None:
-        """Collect ∂L/∂ξ."""
-        if self.gates.values.grad is not None:
-            self._sum += self.gates.values.grad.sum(0)
+    def _probability(self) -> torch.Tensor:
+        """θ, so far from 0 and 1 that both values of a gate are seen."""
+        explore = self.settings.explore
+        return self.gates.theta.clamp(explore, 1 - explore)
 
     def after_step(self, lr: float) -> None:
-        """θ ← clip(θ − η·(∂L/∂ξ + ν·∂C/∂θ), 0, 1); a gate that reached 0 stays there."""
+        """θ ← clip(θ − η·∂J/∂θ, 0, 1); a gate that reached 0 stays there."""
         self.step += 1
         self._top = max(self._top, lr)
-        if self.step % self.settings.every:
+        if self.step <= self.settings.begin * self.task.steps:
             return
-        gradient = self._sum / self.settings.every + self.nu * self.complexity_gradient()
-        rate = self.settings.lr * lr / self._top
-        moved = (self.gates.theta - rate * gradient).clamp(0, 1)
-        self.gates.theta = torch.where(self.gates.theta > 0, moved, 0.0)
-        self._sum.zero_()
+        theta, values = self.gates.theta, self.gates.values
+        gradient = difference(values.grad, values.detach(), self._probability())
+        gradient += self.nu * self.complexity_gradient()
+        rate = self.settings.rate * lr / self._top * self._scale
+        moved = (theta - rate * gradient).clamp(0, 1)
+        self.gates.theta = torch.where(theta > 0, moved, 0.0)
 
     def complexity(self, theta: torch.Tensor) -> torch.Tensor:
         """C(θ), a scalar in float64."""
@@ -138,7 +150,7 @@ class Complexity(Method):
     def _split(self, theta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """θ of the channels and of the blocks; 1 where they have no gates."""
         groups = self.task.groups
-        count = self.gates.groups
+        count = self.gates.units
         units = theta[:count] if count else theta.new_ones(groups.count)
         blocks = theta[count:]
         return units, blocks if len(blocks) else theta.new_ones(len(groups.blocks))
@@ -165,28 +177,31 @@ class Complexity(Method):
         return None if kept.all() else kept
 
     def _alive(self, threshold: float) -> np.ndarray:
-        """Groups whose gate and whose block's gate are above a threshold; no layer is emptied
-        that is not in a removable branch."""
+        """Groups whose gate and whose block's gate are above a threshold.
+
+        A layer is emptied only with its block, where blocks may go.
+        """
         groups = self.task.groups
-        units, blocks = (part.numpy() for part in self._split(self.gates.theta.cpu()))
-        scores = units.copy()
-        dropped = np.zeros(groups.count, bool)
-        for value, inner in zip(blocks, groups.blocks.values(), strict=True):
-            dropped[inner] = value <= threshold
-        return groups.settle(self.task.cost.remove_below(scores, threshold) & ~dropped)
+        units, blocks = (part.cpu().numpy() for part in self._split(self.gates.theta))
+        kept = self.task.cost.remove_below(units, threshold)
+        if self.settings.sigma > 0:
+            dead = groups.emptied(units > threshold)
+            for value, (name, inner) in zip(blocks, groups.blocks.items(), strict=True):
+                if value <= threshold or name in dead:
+                    kept[inner] = False
+        return kept
 
     def follow(self, task: Task, kept: np.ndarray) -> None:
         """Gates of what is left, θ with them; those that a layer cannot do without open."""
         old_blocks = list(self.task.groups.blocks)
         self.gates.remove()
-        stay = list(kept) if self.gates.groups else []
+        stay = list(kept) if self.gates.units else []
         if self.settings.sigma > 0:
             stay += [name in task.groups.blocks for name in old_blocks]
         stay = torch.tensor(stay, device=self._device)
-        theta, collected = self.gates.theta[stay], self._sum[stay]
+        theta, self._scale = self.gates.theta[stay], self._scale[stay]
         self._attach(task)
         self.gates.theta = torch.where(theta > 0, theta, 1.0)
-        self._sum = collected
 
     def detach(self) -> None:
         """Remove the gates."""
@@ -236,11 +251,11 @@ class Complexity(Method):
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """θ, what has been collected, counters, and the dense cost, which has gone."""
+        """θ, its scale, counters, and the dense cost, which has gone."""
         return {
             **super().state_dict(),
             "theta": self.gates.theta,
-            "sum": self._sum,
+            "scale": self._scale,
             "nu": self.nu,
             "step": self.step,
             "adapted": self._adapted,
@@ -254,7 +269,8 @@ class Complexity(Method):
         self._dense = state["dense"]
         self.gates.remove()
         self._attach(self.task)
-        self.gates.theta, self._sum = state["theta"].to(self._device), state["sum"].to(self._device)
+        self.gates.theta = state["theta"].to(self._device)
+        self._scale = state["scale"].to(self._device)
         self.nu, self.step, self._adapted = state["nu"], state["step"], state["adapted"]
         self._top = state["top"]
 

@@ -11,10 +11,10 @@ from mipprune.groups import Groups, module_of
 
 
 class Gates:
-    """Multiplies the outputs of a network's layers and branches by gates, one set an image.
+    """Multiplies channels and residual branches of a network by gates, a set for every image.
 
-    A channel's gate acts behind its BatchNorm where it has one, else behind its layer; a block's
-    gate at the end of its residual branch.
+    A channel's gate acts where the next layers read it, behind the ReLU, whose gradient at 0 would
+    say nothing of a closed gate; a block's gate acts at the end of its residual branch.
 
     Parameters
     ----------
@@ -25,44 +25,48 @@ class Gates:
 
     Attributes
     ----------
-    count : int
-        Number of gates: of the channels, (groups,), then of the blocks.
-    theta : (count,) Tensor
+    units : int
+        Gates of channels, (groups,) or none; those of the blocks follow.
+    theta : (gates,) Tensor
         Their probabilities, 1 at first; what a pass in evaluation mode multiplies by.
-    values : (images, count) Tensor
+    values : (images, gates) Tensor
         What the next pass in training mode multiplies by; its gradient is ∂L/∂ξ.
     """
 
     def __init__(self, network: nn.Module, groups: Groups, units: bool, blocks: bool):
         device = next(network.parameters()).device
-        names = list(groups.blocks) if blocks else []
-        self.groups = groups.count if units else 0
-        self.count = self.groups + len(names)
-        self.theta = torch.ones(self.count, device=device)
+        branches = list(groups.branches.values()) if blocks else []
+        self.units = groups.count if units else 0
+        self.theta = torch.ones(self.units + len(branches), device=device)
         self.values = self.theta[None]
         self._hooks = []
-        of_units = {}
         if units:
-            for member in groups.scales():
-                of_units[module_of(member.tensor)] = member.group
-        of_blocks = {groups.branches[name][-1]: i for i, name in enumerate(names, self.groups)}
-        for name, module in network.named_modules():
-            group, block = of_units.get(name), of_blocks.get(name)
-            if group is not None:
-                index = torch.from_numpy(np.where(group < 0, self.count, group)).to(device)
-                self._hooks.append(module.register_forward_hook(self._multiply(index)))
-            if block is not None:
-                index = torch.tensor([block], device=device)
-                self._hooks.append(module.register_forward_hook(self._multiply(index)))
+            for member in groups.members:
+                if member.role == "consumer":
+                    index = np.where(member.group < 0, len(self.theta), member.group)
+                    reader = network.get_submodule(module_of(member.tensor))
+                    self._hooks.append(self._gate_input(reader, torch.from_numpy(index).to(device)))
+        for number, branch in enumerate(branches, self.units):
+            end = network.get_submodule(branch[-1])
+            self._hooks.append(self._gate_output(end, torch.tensor([number], device=device)))
 
-    def _multiply(self, index: torch.Tensor):
+    def _gate_input(self, module: nn.Module, index: torch.Tensor):
+        def hook(module, inputs):
+            return (inputs[0] * self._factor(module, inputs[0], index),)
+
+        return module.register_forward_pre_hook(hook)
+
+    def _gate_output(self, module: nn.Module, index: torch.Tensor):
         def hook(module, inputs, output):
-            values = self.values if module.training else self.theta[None]
-            values = torch.cat([values, values.new_ones(len(values), 1)], dim=1)  # ungrouped: 1
-            values = values[:, index]
-            return output * values.view(*values.shape, *[1] * (output.dim() - 2))
+            return output * self._factor(module, output, index)
 
-        return hook
+        return module.register_forward_hook(hook)
+
+    def _factor(self, module: nn.Module, like: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        values = self.values if module.training else self.theta[None]
+        values = torch.cat([values, values.new_ones(len(values), 1)], dim=1)  # ungrouped: 1
+        values = values[:, index]
+        return values.view(*values.shape, *[1] * (like.dim() - 2))
 
     def remove(self) -> None:
         """Take the gates out of the network."""
@@ -116,10 +120,30 @@ class ExpectedCost:
         return (self._coefficient * product * alive).sum()
 
 
-def sample(theta: torch.Tensor, images: int, generator: torch.Generator) -> torch.Tensor:
-    """Independent Bernoulli(θ) gates for every image, (images, gates), of 0 and 1.
+def sample(probability: torch.Tensor, images: int, generator: torch.Generator) -> torch.Tensor:
+    """Independent Bernoulli gates for every image, (images, gates), of 0 and 1.
 
     Drawn on the CPU, so that they are the same on every device.
     """
-    drawn = torch.rand(images, len(theta), generator=generator)
-    return (drawn < theta.cpu()).to(theta)
+    drawn = torch.rand(images, len(probability), generator=generator)
+    return (drawn < probability.cpu()).to(probability)
+
+
+def difference(
+    slopes: torch.Tensor, values: torch.Tensor, probability: torch.Tensor
+) -> torch.Tensor:
+    """Estimate of E[L | ξ_j = 1] − E[L | ξ_j = 0], the derivative of E[L] in θ_j, (gates,).
+
+    The trapezoidal rule between ξ_j = 0 and 1, exact for a loss that is quadratic in ξ_j:
+    ½·E[∂L/∂ξ_j | ξ_j = 0] + ½·E[∂L/∂ξ_j | ξ_j = 1]. The plain E[∂L/∂ξ_j] vanishes at every
+    minimum over the weights with open gates: it cannot tell what a channel is worth.
+
+    Parameters
+    ----------
+    slopes : (images, gates) Tensor
+        ∂L_i/∂ξ_ij of every image's own loss, divided by the number of images.
+    values : (images, gates) Tensor
+        The gates, drawn with ``probability``, (gates,), within (0, 1).
+    """
+    weight = values / (2 * probability) + (1 - values) / (2 * (1 - probability))
+    return (slopes * weight).sum(0)
