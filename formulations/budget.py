@@ -75,6 +75,16 @@ class BilinearCost:
             self.owned_columns[index],
         )
 
+    def layers(self, mask: np.ndarray) -> BilinearCost:
+        """The cost of some of the layers, given by an (L,) mask."""
+        return BilinearCost(
+            self.coefficient[mask],
+            self.fixed_rows[mask],
+            self.owned_rows[:, mask],
+            self.fixed_columns[mask],
+            self.owned_columns[:, mask],
+        )
+
     def polynomial(self) -> tuple[int, np.ndarray, np.ndarray]:
         """(constant, linear (C,), quadratic (C, C) upper triangular) of the same cost."""
         rows, columns = self.owned_rows * self.coefficient, self.owned_columns * self.coefficient

@@ -60,6 +60,7 @@ def best_widths(
     tolerance: float = 0.01,
     time_limit: float = 60.0,
     gap: float = 1e-4,
+    dropped: np.ndarray | None = None,
 ) -> tuple[list[np.ndarray], Allocation, BudgetProblem]:
     """The groups of every class, best first, how many of each to keep, and the problem solved.
 
@@ -82,6 +83,10 @@ def best_widths(
         Seconds, after which the best choice found is taken.
     gap : float
         Relative gap at which to stop.
+    dropped : (groups,) bool array
+        Groups that have been given up before, such as all those of some residual blocks
+        (``Groups.blocks``). None of them stays, and the layers of branches that they leave dead
+        have no floor and no cost.
 
     Raises
     ------
@@ -92,7 +97,14 @@ def best_widths(
     if not 0 < share <= 1:
         raise InputError(f"budget.{unit} is the share to keep, in (0, 1]: it is {share:g}")
     problem, ranked = budget_problem(
-        cost, scores, unit, share, multiple=multiple, floor=floor, tolerance=tolerance
+        cost,
+        scores,
+        unit,
+        share,
+        multiple=multiple,
+        floor=floor,
+        tolerance=tolerance,
+        dropped=dropped,
     )
     dense = cost.dense[unit]
     try:
@@ -122,16 +134,26 @@ def budget_problem(
     multiple: int = 1,
     floor: float = 0.0,
     tolerance: float = 0.01,
+    dropped: np.ndarray | None = None,
 ) -> tuple[BudgetProblem, list[np.ndarray]]:
-    """The problem that :func:`allocate` solves, and the groups of every class, best first."""
-    ranked = [group[np.argsort(-scores[group], kind="stable")] for group in classes_of(cost)]
+    """The problem that :func:`allocate` solves, and the groups of every class, best first.
+
+    Dropped groups come last.
+    """
+    kept = cost.groups.settle(np.ones(len(scores), bool) if dropped is None else ~dropped)
+    emptied = cost.groups.emptied(kept)
+    rank = np.where(kept, -scores, np.inf)
+    ranked = [group[np.argsort(rank[group], kind="stable")] for group in classes_of(cost)]
+    counts = np.array([kept[group].sum() for group in ranked])
+    first = np.array([group[0] for group in ranked])
     dense = cost.dense[unit]
     limit = Limit(
-        cost.quantity(unit).take(np.array([group[0] for group in ranked])),
+        cost.quantity(unit, emptied).take(first),
         at_most=math.floor(share * dense + _ROUNDING),
         at_least=math.ceil((share - tolerance) * dense - _ROUNDING),
     )
-    widths, floors, floor_sizes = _widths(cost, ranked, multiple, floor)
+    params = cost.quantity("params", emptied).take(first)
+    widths, floors, floor_sizes = _widths(params, counts, multiple, floor)
     worth = [np.append(0.0, np.cumsum(scores[group])) for group in ranked]
     values = [table[width] for table, width in zip(worth, widths, strict=True)]
     return BudgetProblem(widths, values, (limit,), floors, floor_sizes), ranked
@@ -141,10 +163,16 @@ def _owned(quantity: BilinearCost) -> tuple[np.ndarray, np.ndarray]:
     return quantity.owned_rows, quantity.owned_columns
 
 
-def _widths(cost: Cost, classes: list[np.ndarray], multiple: int, floor: float):
-    """Allowed widths of every class, and floors (F, C) with sizes (F,) of layers of several."""
-    params = cost.quantity("params").take(np.array([group[0] for group in classes]))
-    counts = np.array([len(group) for group in classes])
+def _widths(params: BilinearCost, counts: np.ndarray, multiple: int, floor: float):
+    """Allowed widths of every class, and floors (F, C) with sizes (F,) of layers of several.
+
+    Parameters
+    ----------
+    params : BilinearCost
+        Whose layers are those that must not be empty.
+    counts : (C,) int array
+        Groups of every class that may stay.
+    """
     owned = np.concatenate(_owned(params), axis=1)
     fixed = np.concatenate([params.fixed_rows, params.fixed_columns])
     full = fixed + counts @ owned

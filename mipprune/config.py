@@ -34,11 +34,27 @@ class DataConfig(Section):
 class ModelConfig(Section):
     """Which network."""
 
-    name: str = Field("resnet8", description="resnet8 … resnet110, resnet18/34/50, mlp")
+    name: str = Field(
+        "resnet8",
+        description="resnet8 … resnet110, resnet18/34/50, wrn-28-10 (or another depth and factor), "
+        "vgg16/19, densenet40, densenet40-bc, densenet100-bc, mobilenet-v2, lenet-5, "
+        "lenet-300-100, mlp; torchvision:NAME, timm:NAME",
+    )
     shortcut: Literal["A", "B"] | None = Field(
         None, description="CIFAR ResNets: zero padding (A) or projection (B, the default)"
     )
-    width: int | None = Field(None, ge=1, description="channels of a ResNet's first stage")
+    width: int | None = Field(
+        None,
+        ge=1,
+        description="channels of the first stage of a ResNet (Wide: without the factor) or VGG",
+    )
+    growth: int | None = Field(None, ge=1, description="DenseNets: channels that a layer adds (12)")
+    multiplier: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="mobilenet-v2: factor of all widths (1)"
+    )
+    pretrained: bool | None = Field(
+        None, description="torchvision:, timm: begin with the package's default weights"
+    )
     hidden: list[int] | None = Field(None, description="hidden units of the mlp, such as [256,128]")
 
 

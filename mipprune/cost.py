@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
 from torch import nn
 
 from formulations.budget import BilinearCost
-from mipprune.groups import Groups
+from mipprune.groups import Groups, module_of
 
 
 def count_macs(network: nn.Module, shape: Sequence[int]) -> int:
@@ -61,8 +61,9 @@ class Cost:
 
     Notes
     -----
-    Widths of consecutive layers multiply, so the cost is bilinear in the kept channels; it equals
-    :func:`count_macs` and :func:`count_params` of the pruned network exactly.
+    Widths of consecutive layers multiply, so the cost is bilinear in the kept channels, less the
+    last norms of dead branches; it equals :func:`count_macs` and :func:`count_params` of the pruned
+    network exactly.
     """
 
     def __init__(self, network: nn.Module, groups: Groups, shape: Sequence[int]):
@@ -76,6 +77,11 @@ class Cost:
                 {w: parameters[w] for w in weights}, axes, list(positions.values())
             ),
             "params": self._quantity(parameters, axes, [1] * len(parameters)),
+        }
+        # the module of every term of the sums
+        self._modules = {
+            "macs": [module_of(name) for name in weights],
+            "params": [module_of(name) for name in parameters],
         }
         everything = np.ones(groups.count, int)
         self.dense = {
@@ -100,16 +106,31 @@ class Cost:
             np.stack([owned for _, owned in columns], axis=1),
         )
 
-    def quantity(self, unit: str) -> BilinearCost:
-        """The cost as a function of the groups, each a class of one channel."""
-        return self._quantities[unit]
+    def quantity(self, unit: str, emptied: Iterable[str] = ()) -> BilinearCost:
+        """The cost as a function of the groups, each a class of one channel.
+
+        Parameters
+        ----------
+        unit : {"macs", "params"}
+        emptied : iterable of str
+            Names of blocks whose branch counts as removed.
+        """
+        quantity = self._quantities[unit]
+        dead = {module for name in emptied for module in self.groups.branches[name]}
+        if not dead:
+            return quantity
+        return quantity.layers(np.array([name not in dead for name in self._modules[unit]]))
 
     def value(self, kept: np.ndarray, unit: str) -> int:
         """MACs (``unit="macs"``) or parameters (``"params"``) for a (groups,) mask of kept ones."""
-        return self._quantities[unit].value(kept.astype(int))
+        kept = self.groups.settle(kept)
+        return self.quantity(unit, self.groups.emptied(kept)).value(kept.astype(int))
 
     def marginal(self, unit: str) -> np.ndarray:
-        """What goes away when one group alone is removed from the full network, (groups,)."""
+        """What goes away when one group alone is removed from the full network, (groups,).
+
+        Without the rest of a branch that has no other channel.
+        """
         q = self._quantities[unit]
         rows, columns = q.sizes(np.ones(self.groups.count, int))
         lost = q.owned_rows * columns + rows * q.owned_columns - q.owned_rows * q.owned_columns

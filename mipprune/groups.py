@@ -6,6 +6,9 @@ additions, the same channel of every block of a stage. Torch-pruning's dependenc
 al. 2023, arXiv 2301.12900) finds the coupling. It has no notion of a zero-padding shortcut, so
 such a shortcut is traced as what it is to the channels, a concatenation: new channels below, the
 old ones, new channels above.
+
+A residual branch whose inner channels are all removed computes nothing but a constant: it goes
+altogether, and only the shortcut of its block stays.
 """
 
 from __future__ import annotations
@@ -13,7 +16,8 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -23,9 +27,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from formulations.errors import InputError
-from mipprune.models import ZeroPadShortcut
+from mipprune.models.parts import ResidualBlock, ZeroPadShortcut
 
 _LAYERS = (nn.Conv2d, nn.Linear)
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,12 +68,19 @@ class Groups:
         Groups of the output channels of every prunable layer, by the layer's name.
     paddings : dict
         Groups of the channels that a zero-padding shortcut adds (below, above), by its name.
+    blocks : dict
+        By the name of a residual block whose branch can be removed, the groups that live in the
+        branch alone: its inner channels, not those of the stage.
+    branches : dict
+        By the same names, the layers and norms of the branch, in their order.
     """
 
     count: int
     members: tuple[Member, ...]
     layers: dict[str, np.ndarray]
     paddings: dict[str, tuple[np.ndarray, np.ndarray]]
+    blocks: dict[str, np.ndarray]
+    branches: dict[str, tuple[str, ...]]
 
     def producers(self) -> list[Member]:
         """All weights that make a group's channels: filters, biases, BatchNorm weights."""
@@ -80,9 +92,9 @@ class Groups:
         BatchNorm divides a filter's norm out again, so behind one these are its weight and bias
         alone; of a group without BatchNorm, all its producers.
         """
-        norms = {m.tensor.rpartition(".")[0] for m in self.members if m.role == "statistic"}
+        norms = {module_of(m.tensor) for m in self.members if m.role == "statistic"}
         producers = self.producers()
-        behind = [m for m in producers if m.tensor.rpartition(".")[0] in norms]
+        behind = [m for m in producers if module_of(m.tensor) in norms]
         normalised = {int(g) for m in behind for g in m.group}
         rest = [m for m in producers if m not in behind and not normalised & set(m.group.tolist())]
         return [m for m in producers if m in behind or m in rest]
@@ -91,14 +103,86 @@ class Groups:
         """Channels left in every prunable layer for a (count,) mask of kept groups."""
         return {name: int(kept[group].sum()) for name, group in self.layers.items()}
 
+    def emptied(self, kept: np.ndarray) -> list[str]:
+        """Blocks with an inner layer of which a (count,) mask keeps nothing: the branch is dead."""
+        return [
+            name
+            for name, layers in self._inner_layers.items()
+            if not all(kept[layer].any() for layer in layers)
+        ]
+
+    def settle(self, kept: np.ndarray) -> np.ndarray:
+        """The (count,) mask without the groups of dead branches.
+
+        Nor those that nothing produces any more: channels that a shortcut pads with zeros, and
+        that no branch adds to.
+        """
+        emptied = self.emptied(kept)
+        if not emptied:
+            return kept.copy()
+        dead = {layer for name in emptied for layer in self.branches[name]}
+        living = [m.group for m in self.producers() if module_of(m.tensor) not in dead]
+        produced = np.isin(np.arange(self.count), np.concatenate(living))
+        inner = np.concatenate([self.blocks[name] for name in emptied])
+        return kept & produced & ~np.isin(np.arange(self.count), inner)
+
+    def shrink(self, kept: np.ndarray) -> Groups:
+        """Groups of the network after physical removal; group k is the k-th kept one of these.
+
+        Parameters
+        ----------
+        kept : (count,) bool array
+        """
+        kept = self.settle(kept)
+        gone = set(self.emptied(kept))
+        dead = {layer for name in gone for layer in self.branches[name]}
+        number = np.where(kept, np.cumsum(kept) - 1, -1)
+
+        def left(group: np.ndarray) -> np.ndarray:
+            group = group[(group < 0) | kept[group]]
+            return np.where(group < 0, -1, number[group])
+
+        members = [
+            replace(member, group=left(member.group))
+            for member in self.members
+            if module_of(member.tensor) not in dead
+        ]
+        layers = {name: left(group) for name, group in self.layers.items() if name not in dead}
+        return Groups(
+            int(kept.sum()),
+            tuple(member for member in members if (member.group >= 0).any()),
+            {name: group for name, group in layers.items() if (group >= 0).any()},
+            {name: (left(low), left(high)) for name, (low, high) in self.paddings.items()},
+            {name: left(group) for name, group in self.blocks.items() if name not in gone},
+            {name: branch for name, branch in self.branches.items() if name not in gone},
+        )
+
+    @cached_property
+    def _inner_layers(self) -> dict[str, list[np.ndarray]]:
+        """Groups of every layer that lies wholly inside a removable branch, by block."""
+        return {
+            name: [
+                self.layers[layer]
+                for layer in self.branches[name]
+                if layer in self.layers and np.isin(self.layers[layer], inner).all()
+            ]
+            for name, inner in self.blocks.items()
+        }
+
+
+def module_of(tensor: str) -> str:
+    """Name of the module that holds a tensor of the state dictionary."""
+    return tensor.rpartition(".")[0]
+
 
 class _ShortcutAsConcatenation(nn.Module):
     """A zero-padding shortcut with the same channel coupling, in operations that can be traced."""
 
-    def __init__(self, shortcut: ZeroPadShortcut, channels: int):
+    def __init__(self, shortcut: ZeroPadShortcut):
         super().__init__()
-        self.low = nn.Conv2d(channels, shortcut.low, 1, 2) if shortcut.low else None
-        self.high = nn.Conv2d(channels, shortcut.high, 1, 2) if shortcut.high else None
+        inputs, low, high = shortcut.inputs, shortcut.low, shortcut.high
+        self.low = nn.Conv2d(inputs, low, 1, 2) if low else None
+        self.high = nn.Conv2d(inputs, high, 1, 2) if high else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         parts = [F.max_pool2d(x, 1, 2)]
@@ -122,8 +206,10 @@ def find_groups(network: nn.Module, shape: Sequence[int]) -> Groups:
     Raises
     ------
     InputError
-        If the network has a grouped convolution that is not depthwise, or nothing to prune.
+        If the network has a grouped convolution that is not depthwise, another kind of layer with
+        parameters, or nothing to prune.
     """
+    _check(network)
     traced = copy.deepcopy(network).cpu().float().eval()
     shortcuts = _replace_shortcuts(traced)
     axes, edges = _trace(traced, torch.zeros(1, *shape))
@@ -149,9 +235,39 @@ def find_groups(network: nn.Module, shape: Sequence[int]) -> Groups:
         name: tuple(none if conv is None else where[conv, "out"] for conv in (cat.low, cat.high))
         for name, cat in shortcuts.items()
     }
-    count = 1 + max(int(labels.max()) for labels in layers.values())
+    count = 1 + max(int(labels.max()) for labels in group_of)
     layers = {name: layers[name] for name, _ in network.named_modules() if name in layers}
-    return Groups(count, tuple(members), layers, paddings)
+    blocks, branches = _blocks(network, members, layers)
+    return Groups(count, tuple(members), layers, paddings, blocks, branches)
+
+
+def _check(network: nn.Module) -> None:
+    for name, module in network.named_modules():
+        if module._parameters and not isinstance(module, (*_LAYERS, *_NORMS)):
+            raise InputError(
+                f"{name or 'the network'} ({type(module).__name__}) cannot be pruned: parameters "
+                "must be those of 2-d convolutions, linear layers and BatchNorm"
+            )
+
+
+def _blocks(network: nn.Module, members: list[Member], layers: dict[str, np.ndarray]):
+    """Inner groups and modules of every residual branch that can be removed."""
+    blocks, branches = {}, {}
+    for name, block in network.named_modules():
+        if not isinstance(block, ResidualBlock) or not block.branch:
+            continue
+        branch = tuple(
+            f"{name}.{child}" + (f".{below}" if below else "")
+            for child in block.branch
+            for below, module in block.get_submodule(child).named_modules()
+            if module._parameters
+        )
+        inside = [m.group for m in members if module_of(m.tensor) in branch]
+        outside = [m.group for m in members if module_of(m.tensor) not in branch]
+        inner = np.setdiff1d(np.concatenate(inside), [-1, *np.concatenate(outside)])
+        if any(layer in layers and np.isin(layers[layer], inner).all() for layer in branch):
+            blocks[name], branches[name] = inner, branch
+    return blocks, branches
 
 
 def _replace_shortcuts(network: nn.Module) -> dict[str, _ShortcutAsConcatenation]:
@@ -159,7 +275,7 @@ def _replace_shortcuts(network: nn.Module) -> dict[str, _ShortcutAsConcatenation
     for name, block in list(network.named_modules()):
         for child, shortcut in list(block.named_children()):
             if isinstance(shortcut, ZeroPadShortcut):
-                stand_in = _ShortcutAsConcatenation(shortcut, block.conv1.in_channels)
+                stand_in = _ShortcutAsConcatenation(shortcut)
                 setattr(block, child, stand_in)
                 replaced[f"{name}.{child}" if name else child] = stand_in
     return replaced
@@ -188,7 +304,7 @@ def _trace(network: nn.Module, example: torch.Tensor):
             axes.setdefault((module, "in"), inputs)
         for item in graph.get_pruning_group(module, prune, list(range(outputs))):
             target = item.dep.target.module
-            if not isinstance(target, (*_LAYERS, nn.BatchNorm2d, nn.BatchNorm1d)):
+            if not isinstance(target, (*_LAYERS, *_NORMS)):
                 continue
             out = graph.is_out_channel_pruning_fn(item.dep.handler) or _is_depthwise(target)
             side = "out" if out else "in"
@@ -241,7 +357,7 @@ def _members(module: nn.Module, name: str, side: str, labels: np.ndarray) -> lis
         for parameter in ("weight", "bias")
         if getattr(module, parameter) is not None
     ]
-    if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)) and module.running_mean is not None:
+    if isinstance(module, _NORMS) and module.running_mean is not None:
         members += [
             Member(f"{name}.{buffer}", 0, labels, "statistic")
             for buffer in ("running_mean", "running_var")

@@ -1,7 +1,8 @@
 """Physical removal: from a mask of kept groups to a smaller network and optimizer.
 
 A removed group's producers (filter, bias, BatchNorm weight and bias) count as zero: the pruned
-network computes what the network masked by :func:`mask` computes.
+network computes what the network masked by :func:`mask` computes. A residual branch without inner
+channels goes as a whole, with its last norm: its output counts as zero.
 """
 
 from __future__ import annotations
@@ -14,19 +15,37 @@ import torch
 from torch import nn
 
 from formulations.errors import InputError
-from mipprune.groups import Groups
+from mipprune.groups import Groups, module_of
 from mipprune.models import build, describe
 
 
 class Removal:
-    """Slicing of every tensor of a network for a (groups,) mask of kept groups."""
+    """Slicing of every tensor of a network for a (groups,) mask of kept groups.
+
+    Attributes
+    ----------
+    groups : Groups
+    kept : (groups,) bool array
+        Without the groups of dead branches.
+    dead : tuple of tuples of str
+        Layers and norms of every dead branch, in their order.
+
+    Raises
+    ------
+    InputError
+        If a layer outside of these would be left empty.
+    """
 
     def __init__(self, groups: Groups, kept: np.ndarray):
         if kept.shape != (groups.count,):
             raise InputError(f"the mask has {kept.shape} entries for {groups.count} groups")
-        self.groups, self.kept = groups, kept
+        self.groups, self.kept = groups, groups.settle(kept)
+        self.dead = tuple(groups.branches[name] for name in groups.emptied(self.kept))
+        self._gone = {module for branch in self.dead for module in branch}
         self._indices: dict[str, list[tuple[int, torch.Tensor]]] = defaultdict(list)
         for member in groups.members:
+            if not self.stays(member.tensor):
+                continue
             alive = self.alive(member.group)
             if not alive.any():
                 raise InputError(f"nothing would be left of {member.tensor}")
@@ -37,6 +56,10 @@ class Removal:
         """Which indices of an axis stay, given their groups (−1: none)."""
         return (group < 0) | self.kept[group]
 
+    def stays(self, name: str) -> bool:
+        """Whether anything is left of a named tensor: it is not of a dead branch."""
+        return module_of(name) not in self._gone
+
     def slice(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
         """The part of a named tensor (or of one shaped like it) that stays."""
         for axis, index in self._indices.get(name, ()):
@@ -45,13 +68,16 @@ class Removal:
 
 
 def mask(network: nn.Module, groups: Groups, kept: np.ndarray) -> None:
-    """Set the producers of the removed groups to zero, in place."""
+    """Set the producers of the removed groups to zero, and the end of dead branches, in place."""
     tensors, removal = dict(network.named_parameters()), Removal(groups, kept)
     with torch.no_grad():
         for member in groups.producers():
             tensor = tensors[member.tensor]
             dead = torch.from_numpy(~removal.alive(member.group))
             tensor.movedim(member.axis, 0)[dead.to(tensor.device)] = 0
+        for branch in removal.dead:
+            for parameter in network.get_submodule(branch[-1]).parameters():
+                parameter.zero_()
 
 
 def prune(network: nn.Module, groups: Groups, kept: np.ndarray) -> nn.Module:
@@ -73,17 +99,25 @@ def prune(network: nn.Module, groups: Groups, kept: np.ndarray) -> nn.Module:
     Raises
     ------
     InputError
-        If a layer would be left empty.
+        If a layer would be left empty that is not in a removable branch.
     """
     removal = Removal(groups, kept)
+    state = {
+        name: removal.slice(name, tensor)
+        for name, tensor in network.state_dict().items()
+        if removal.stays(name)
+    }
     architecture = describe(network)
-    widths = dict(architecture["widths"])
-    for name, group in groups.layers.items():
-        widths[name] = int(removal.alive(group).sum())
-    for name, (low, _) in groups.paddings.items():
-        widths[name] = int(removal.alive(low).sum())
-    smaller = build({**architecture, "widths": widths})
-    state = {name: removal.slice(name, tensor) for name, tensor in network.state_dict().items()}
+    if "shapes" in architecture:
+        architecture["shapes"] = {name: list(tensor.shape) for name, tensor in state.items()}
+    else:
+        widths = architecture["widths"]
+        for name, group in groups.layers.items():
+            widths[name] = int(removal.alive(group).sum())
+        for name, (low, high) in groups.paddings.items():
+            widths[name] = int(removal.alive(low).sum())
+            widths[f"{name}.high"] = int(removal.alive(high).sum())
+    smaller = build(architecture)
     smaller.load_state_dict(state)
     device = next(network.parameters()).device
     return smaller.to(device).train(network.training)
@@ -95,12 +129,17 @@ def prune_optimizer(
     smaller: nn.Module,
     removal: Removal,
 ) -> None:
-    """Point an optimizer of ``network`` at ``smaller``, its state (momentum, …) sliced likewise."""
+    """Point an optimizer of ``network`` at ``smaller``, its state (momentum, …) sliced likewise.
+
+    Parameters of dead branches leave the optimizer.
+    """
     names = {parameter: name for name, parameter in network.named_parameters()}
     successors = dict(smaller.named_parameters())
     state = defaultdict(dict)
     for parameter, entries in optimizer.state.items():
         name = names[parameter]
+        if not removal.stays(name):
+            continue
         state[successors[name]] = {
             key: removal.slice(name, value)
             if torch.is_tensor(value) and value.shape == parameter.shape
@@ -108,7 +147,8 @@ def prune_optimizer(
             for key, value in entries.items()
         }
     for group in optimizer.param_groups:
-        group["params"] = [successors[names[parameter]] for parameter in group["params"]]
+        left = [names[parameter] for parameter in group["params"]]
+        group["params"] = [successors[name] for name in left if removal.stays(name)]
     optimizer.state = state
 
 

@@ -3,11 +3,14 @@
 An architecture is a dictionary with ``name``, ``shape`` (channels, height, width), ``classes``, the
 model's own options and ``widths``, the output channels of every layer by name. :func:`describe`
 reads the widths off a network, so a pruned network is rebuilt by ``build(describe(network))``.
+Networks of other packages (:mod:`mipprune.models.foreign`) have ``shapes`` instead of widths, those
+of all their tensors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,8 +21,15 @@ from safetensors.torch import load_file
 from torch import nn
 
 from formulations.errors import InputError
+from mipprune.models.densenet import DenseNet
+from mipprune.models.foreign import PACKAGES, build_foreign
+from mipprune.models.lenet import LeNet5
 from mipprune.models.mlp import MLP
-from mipprune.models.resnet import CifarResNet, ImageNetResNet, ZeroPadShortcut
+from mipprune.models.mobilenet import MobileNetV2
+from mipprune.models.parts import ResidualBlock, ZeroPadShortcut
+from mipprune.models.resnet import CifarResNet, ImageNetResNet
+from mipprune.models.vgg import VGG
+from mipprune.models.wide_resnet import WideResNet
 
 Architecture = dict[str, Any]
 
@@ -29,16 +39,34 @@ _BUILDERS = {
     **{f"resnet{d}": (partial(CifarResNet, d), ("shortcut", "width")) for d in (8, 14, 20, 32, 44)},
     **{f"resnet{d}": (partial(CifarResNet, d), ("shortcut", "width")) for d in (56, 110)},
     **{f"resnet{d}": (partial(ImageNetResNet, d), ("width",)) for d in _IMAGENET_DEPTHS},
+    **{f"vgg{depth}": (partial(VGG, depth), ("width",)) for depth in (16, 19)},
+    "densenet40": (partial(DenseNet, 40, False), ("growth",)),
+    **{f"densenet{d}-bc": (partial(DenseNet, d, True), ("growth",)) for d in (40, 100)},
+    "mobilenet-v2": (MobileNetV2, ("multiplier",)),
+    "lenet-5": (LeNet5, ()),
+    "lenet-300-100": (partial(MLP, hidden=(300, 100)), ()),
     "mlp": (MLP, ("hidden",)),
 }
-NAMES = tuple(_BUILDERS)
+_WIDE = re.compile(r"wrn-(\d{1,4})-(\d{1,3})")
+NAMES = (*_BUILDERS, "wrn-16-4", "wrn-28-10", "wrn-40-2")
+
+
+def _find(name: str | None) -> tuple[Callable[..., nn.Module], tuple[str, ...]]:
+    """What builds a model, and the names of its options."""
+    if name in _BUILDERS:
+        return _BUILDERS[name]
+    wide = _WIDE.fullmatch(str(name))
+    if wide:
+        return partial(WideResNet, *map(int, wide.groups())), ("width",)
+    if str(name).partition(":")[0] in PACKAGES and ":" in name:
+        return partial(build_foreign, name), ("pretrained",)
+    foreign = ", ".join(f"{package}:NAME" for package in PACKAGES)
+    raise InputError(f"unknown model {name!r}: one of {', '.join(NAMES)}, {foreign}")
 
 
 def options_of(name: str) -> tuple[str, ...]:
     """Names of the options that a model takes beside shape, classes and widths."""
-    if name not in _BUILDERS:
-        raise InputError(f"unknown model {name!r}: one of {', '.join(NAMES)}")
-    return _BUILDERS[name][1]
+    return _find(name)[1]
 
 
 def build(architecture: Mapping[str, Any]) -> nn.Module:
@@ -51,27 +79,39 @@ def build(architecture: Mapping[str, Any]) -> nn.Module:
     """
     given = dict(architecture)
     name = given.pop("name", None)
-    options = options_of(name)
-    unknown = set(given) - {"shape", "classes", "widths", *options}
+    builder, options = _find(name)
+    sizes = "shapes" if ":" in name else "widths"
+    unknown = set(given) - {"shape", "classes", sizes, *options}
     if unknown:
         wrong, right = ", ".join(sorted(unknown)), ", ".join(options)
-        raise InputError(f"model {name} has no option {wrong}: it takes {right}")
-    network = _BUILDERS[name][0](**given)
+        raise InputError(f"model {name} has no option {wrong}: it takes {right or 'none'}")
+    network = builder(**given)
     network.architecture = {"name": name, **given}
     return network
 
 
 def describe(network: nn.Module) -> Architecture:
-    """The network's architecture with the widths that its layers have now."""
+    """The network's architecture with the widths that its layers have now.
+
+    A removed residual branch has width 0 for its inner convolutions and the block's own, which
+    follows from the shortcut, for the last one. Whether weights were pretrained is left out: that
+    is how a network began.
+    """
+    architecture = {k: v for k, v in network.architecture.items() if k != "pretrained"}
+    if ":" in architecture["name"]:
+        shapes = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
+        return {**architecture, "shapes": shapes}
     widths = {}
     for name, module in network.named_modules():
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, ResidualBlock):
+            widths.update({f"{name}.{layer}": width for layer, width in module.widths.items()})
+        elif isinstance(module, nn.Conv2d):
             widths[name] = module.out_channels
         elif isinstance(module, nn.Linear):
             widths[name] = module.out_features
         elif isinstance(module, ZeroPadShortcut):
-            widths[name] = module.low
-    return {**network.architecture, "widths": widths}
+            widths[name], widths[f"{name}.high"] = module.low, module.high
+    return {**architecture, "widths": widths}
 
 
 def load_weights(network: nn.Module, path: str | Path) -> None:

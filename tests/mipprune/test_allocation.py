@@ -177,6 +177,65 @@ def test_a_budget_that_no_widths_meet_names_one_that_some_do():
     assert kept.sum() == 4
 
 
+@pytest.mark.parametrize("unit", ["macs", "params"])
+@pytest.mark.parametrize("share", [0.5, 0.2])
+@pytest.mark.parametrize("gone", [["layer3.0"], ["layer1.0", "layer2.0"]])
+def test_without_dropped_blocks_the_best_widths_of_all_are_found(gone, share, unit):
+    """All widths of a small network, of which each is built and counted."""
+    shape = (1, 8, 8)
+    built, groups, cost = network("resnet8", shape, width=2)
+    scores = np.random.default_rng(0).random(groups.count)
+    dropped = np.isin(
+        np.arange(groups.count), np.concatenate([groups.blocks[name] for name in gone])
+    )
+    options = {"tolerance": share, "gap": 1e-9, "dropped": dropped}
+    kept = allocate(cost, scores, unit, share, **options)
+    assert sorted(groups.emptied(kept)) == gone
+    count = {"macs": lambda net: count_macs(net, shape), "params": count_params}[unit]
+    assert count(prune(built, groups, kept)) <= share * cost.dense[unit]
+    ranked = [members[np.argsort(-scores[members])] for members in classes_of(cost)]
+    best = 0.0
+    choices = [[0] if dropped[r].any() else range(1, len(r) + 1) for r in ranked]
+    for widths in itertools.product(*choices):
+        mask = np.zeros(groups.count, bool)
+        for members, width in zip(ranked, widths, strict=True):
+            mask[members[:width]] = True
+        if scores[mask].sum() > best:
+            smaller = build(
+                {
+                    **built.architecture,
+                    "widths": {n: int(mask[layer].sum()) for n, layer in groups.layers.items()},
+                }
+            )
+            if count(smaller) <= share * cost.dense[unit]:
+                best = scores[mask].sum()
+    assert scores[kept].sum() == pytest.approx(best, rel=1e-8)
+
+
+def test_layers_that_stay_keep_their_floors_when_blocks_are_dropped():
+    _, groups, cost = network("resnet20", shortcut="A")
+    scores = np.random.default_rng(0).random(groups.count)
+    dropped = np.zeros(groups.count, bool)
+    dropped[groups.blocks["layer2.0"]] = True
+    kept = allocate(cost, scores, "params", 0.3, floor=0.4, multiple=2, dropped=dropped)
+    widths = groups.kept_per_layer(kept)
+    assert widths.pop("layer2.0.conv1") == 0
+    for name, width in widths.items():
+        assert width >= 0.4 * len(groups.layers[name])
+
+
+def test_an_unreachable_budget_counts_without_the_dropped_blocks():
+    _, groups, cost = network("resnet8")
+    dropped = np.zeros(groups.count, bool)
+    for name in ("layer2.0", "layer3.0"):
+        dropped[groups.blocks[name]] = True
+    with pytest.raises(InputError, match=r"cannot be met .*the nearest widths keep") as caught:
+        allocate(cost, np.ones(groups.count), "params", 0.9, dropped=dropped)
+    nearest = float(str(caught.value).split("keep ")[1])
+    most = cost.value(~dropped, "params") / cost.dense["params"]
+    assert nearest == pytest.approx(most, abs=1e-4)
+
+
 def test_the_whole_network_is_within_a_budget_of_one():
     _, groups, cost = network("resnet8")
     assert allocate(cost, np.ones(groups.count), "macs", 1.0).all()
