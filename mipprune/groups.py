@@ -146,11 +146,19 @@ class Groups:
         ]
 
     def settle(self, kept: np.ndarray) -> np.ndarray:
-        """The (count,) mask without any group of a dead branch."""
-        kept = kept.copy()
-        for name in self.emptied(kept):
-            kept[self.blocks[name]] = False
-        return kept
+        """The (count,) mask without the groups of dead branches.
+
+        Nor those that nothing produces any more: channels that a shortcut pads with zeros, and
+        that no branch adds to.
+        """
+        emptied = self.emptied(kept)
+        if not emptied:
+            return kept.copy()
+        dead = {layer for name in emptied for layer in self.branches[name]}
+        living = [m.group for m in self.producers() if module_of(m.tensor) not in dead]
+        produced = np.isin(np.arange(self.count), np.concatenate(living))
+        inner = np.concatenate([self.blocks[name] for name in emptied])
+        return kept & produced & ~np.isin(np.arange(self.count), inner)
 
     def shrink(self, kept: np.ndarray) -> Groups:
         """Groups of the network after physical removal; group k is the k-th kept one of these.

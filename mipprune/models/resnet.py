@@ -126,8 +126,7 @@ class ImageNetBasicBlock(BasicBlock):
 class Bottleneck(ResidualBlock):
     """1×1, 3×3 (with the stride, as in torchvision), 1×1 convolutions and a shortcut."""
 
-    def __init__(self, inputs, inner: tuple[int, int], outputs, stride, downsample):
-        first, second = inner
+    def __init__(self, inputs, first, second, outputs, stride, downsample: nn.Module | None):
         super().__init__(
             {"conv1": first, "conv2": second, "conv3": outputs},
             ("conv1", "bn1", "conv2", "bn2", "conv3", "bn3"),
@@ -162,7 +161,8 @@ class ImageNetResNet(nn.Module):
         self.conv1 = nn.Conv2d(shape[0], channels, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
         expansion = 4 if depth == 50 else 1
-        last = "conv3" if depth == 50 else "conv2"
+        *convs, last = ("conv1", "conv2", "conv3") if depth == 50 else ("conv1", "conv2")
+        block = Bottleneck if depth == 50 else ImageNetBasicBlock
         for stage, count in enumerate(_IMAGENET_BLOCKS[depth], start=1):
             blocks = []
             plain = width * 2 ** (stage - 1)
@@ -171,22 +171,17 @@ class ImageNetResNet(nn.Module):
                 outputs = widths.get(f"{name}.{last}", plain * expansion)
                 stride = 2 if stage > 1 and index == 0 else 1
                 downsample = None
-                inner = widths.get(f"{name}.conv1", plain)
-                pair = (inner, widths.get(f"{name}.conv2", plain))
-                narrowest = min(pair) if depth == 50 else inner
+                inner = [widths.get(f"{name}.{conv}", plain) for conv in convs]
                 if index == 0 and (stage > 1 or depth == 50):
                     projected = widths.get(f"{name}.downsample.0", outputs)
-                    outputs = joined(name, narrowest, outputs, projected)
+                    outputs = joined(name, min(inner), outputs, projected)
                     downsample = nn.Sequential(
                         nn.Conv2d(channels, outputs, 1, stride, bias=False),
                         nn.BatchNorm2d(outputs),
                     )
                 else:
-                    outputs = joined(name, narrowest, outputs, channels)
-                if depth == 50:
-                    blocks.append(Bottleneck(channels, pair, outputs, stride, downsample))
-                else:
-                    blocks.append(ImageNetBasicBlock(channels, inner, outputs, stride, downsample))
+                    outputs = joined(name, min(inner), outputs, channels)
+                blocks.append(block(channels, *inner, outputs, stride, downsample))
                 channels = outputs
             setattr(self, f"layer{stage}", nn.Sequential(*blocks))
         self.fc = nn.Linear(channels, classes)

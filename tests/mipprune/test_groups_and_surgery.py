@@ -61,7 +61,7 @@ def test_removed_network_computes_what_the_masked_one_does(architecture, share):
     groups = find_groups(network, shape)
     cost = Cost(network, groups, shape)
     scores = np.random.default_rng(1).random(groups.count)
-    kept = allocate(cost, scores, "params", share)
+    kept = allocate(cost, scores, "params", share, time_limit=5)
     smaller = prune(network, groups, kept)
     images = torch.randn(3, *shape, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
@@ -75,6 +75,27 @@ def test_removed_network_computes_what_the_masked_one_does(architecture, share):
     rebuilt = build(describe(smaller)).eval()
     rebuilt.load_state_dict(smaller.state_dict())
     assert torch.equal(rebuilt(images), smaller(images))
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES[-18:], ids=IDS[-18:])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_any_mask_that_empties_no_layer_can_be_removed(architecture, seed):
+    network = trained_looking(architecture, seed)
+    shape = architecture["shape"]
+    groups = find_groups(network, shape)
+    rng = np.random.default_rng(seed)
+    kept = rng.random(groups.count) < rng.random()
+    for layer in groups.layers.values():
+        kept[rng.choice(layer)] = True
+    smaller = prune(network, groups, kept)
+    cost = Cost(network, groups, shape)
+    assert cost.value(kept, "macs") == count_macs(smaller, shape)
+    assert cost.value(kept, "params") == count_params(smaller)
+    images = torch.randn(2, *shape)
+    mask(network, groups, kept)
+    with torch.no_grad():
+        expected = network(images)
+        assert (smaller(images) - expected).abs().max() < 1e-5 * expected.abs().max()
 
 
 def test_dense_costs_of_the_published_networks_are_the_published_ones():

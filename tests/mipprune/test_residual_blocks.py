@@ -101,8 +101,8 @@ def test_blocks_without_a_branch_compute_the_activation_of_their_shortcut():
         (CifarBlock(4, 0, 4, 1, nn.Identity()), F.relu(x)),
         (CifarBlock(4, 0, 8, 2, pad), F.relu(pad(x))),
         (ImageNetBasicBlock(4, 0, 8, 2, down), F.relu(down(x))),
-        (Bottleneck(4, (0, 0), 4, 1, None), F.relu(x)),
-        (Bottleneck(4, (0, 5), 8, 2, down), F.relu(down(x))),
+        (Bottleneck(4, 0, 0, 4, 1, None), F.relu(x)),
+        (Bottleneck(4, 0, 5, 8, 2, down), F.relu(down(x))),
         (PreActivationBlock(4, 0, 4, 1, False), x),
         (InvertedResidual(4, 0, 4, 1, True, True, "block"), x),
     ]
@@ -150,6 +150,21 @@ def test_a_branch_is_dead_as_soon_as_one_inner_layer_is_empty():
     assert kept[groups.layers["layer2.1.conv1"]].all()  # a new mask
 
 
+def test_padded_channels_to_which_no_branch_adds_go_too():
+    network = trained_looking({"name": "resnet8", "shortcut": "A", "width": 8})
+    groups = find_groups(network, SHAPE)
+    stem = groups.layers["conv1"]
+    kept = np.ones(groups.count, bool)
+    for name in ("layer2.0", "layer3.0"):
+        kept[groups.blocks[name]] = False
+    smaller = prune(network, groups, kept)
+    assert smaller.linear.in_features == len(stem)
+    assert groups.settle(kept).sum() == len(stem) + len(groups.layers["layer1.0.conv1"])
+    # a branch of the third stage adds to the channels of the second
+    kept[groups.blocks["layer3.0"]] = True
+    assert groups.settle(kept)[groups.layers["layer3.0.conv2"]].all()
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES, ids=names)
 @pytest.mark.parametrize("emptied", [0.4, 1.0])
 def test_removed_branches_leave_what_the_masked_network_computes(architecture, emptied):
@@ -168,7 +183,7 @@ def test_removed_branches_leave_what_the_masked_network_computes(architecture, e
     widths = describe(smaller)["widths"]
     for name in gone:
         *inner, last = [layer for layer in groups.branches[name] if layer in groups.layers]
-        assert widths[last] == kept[groups.layers[last]].sum()
+        assert widths[last] == groups.settle(kept)[groups.layers[last]].sum()
         assert [widths[layer] for layer in inner] == [0] * len(inner)
     assert set(widths) == set(describe(network)["widths"])
     rebuilt = build(describe(smaller)).eval()
