@@ -122,6 +122,9 @@ class Config(Section):
     runs: str = Field("runs", description="folder in which the run folder is made")
     seed: int = Field(0, ge=0)
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …")
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="of forward and backward passes in training; weights are float32"
+    )
     init: str | None = Field(
         None, description="start from these weights: a .safetensors file or a checkpoint folder"
     )

@@ -62,6 +62,7 @@ def train_epoch(
     batch: int,
     seed: int,
     label_smoothing: float,
+    precision: str,
     advance: Callable[[], None],
 ) -> float:
     """One pass over the training images, shorter if the method is done; the mean loss.
@@ -88,8 +89,9 @@ def train_epoch(
             group["lr"] = lr
         if method:
             method.before_step()
-        output = subject.network(images)
-        loss = F.cross_entropy(output, labels, label_smoothing=label_smoothing)
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            output = subject.network(images)
+        loss = F.cross_entropy(output.float(), labels, label_smoothing=label_smoothing)
         subject.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if method:

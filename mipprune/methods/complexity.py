@@ -30,7 +30,8 @@ from mipprune.methods.base import ADAPTATIONS, Method, Task
 from mipprune.methods.gates import ExpectedCost, Gates, difference, sample
 from mipprune.penalties.rows import GroupRows
 
-_STEER = 1.15  # factor by which ν answers to a cost off its line, up or down
+_MEMORY = 0.98  # of the running mean of ∂J/∂θ, a step
+_STEER = 1.05  # factor by which ν answers to a cost off its line, up or down
 _ARRIVAL = 0.6  # share of the phase after which the line is at the budget
 
 
@@ -53,10 +54,13 @@ class Settings(MethodConfig):
         "need it; follows the phase's schedule",
     )
     explore: float = Field(
-        0.05, gt=0, lt=0.5, description="least probability of either value of a gate in a sample"
+        0.1, gt=0, lt=0.5, description="least probability of either value of a gate in a sample"
     )
     begin: float = Field(
         0.1, ge=0, lt=1, description="share of the phase after which the gates begin to move"
+    )
+    close: float = Field(
+        0.1, ge=0, lt=1, description="share of the phase, at its end, in which open gates close"
     )
 
 
@@ -89,6 +93,7 @@ class Complexity(Method):
         # gates of any size move alike: a diagonal preconditioner, which moves no minimum
         self._scale = 1 / self.complexity_gradient()
         self.gates.theta.fill_(settings.theta)
+        self._mean = torch.zeros_like(self.gates.theta)  # of ∂J/∂θ, over the last steps
 
     def _attach(self, task: Task) -> None:
         self.task = task
@@ -121,9 +126,15 @@ class Complexity(Method):
         theta, values = self.gates.theta, self.gates.values
         gradient = difference(values.grad, values.detach(), self._probability())
         gradient += self.nu * self.complexity_gradient()
-        rate = self.settings.rate * lr / self._top * self._scale
-        moved = (theta - rate * gradient).clamp(0, 1)
-        self.gates.theta = torch.where(theta > 0, moved, 0.0)
+        self._mean.lerp_(gradient, 1 - _MEMORY)
+        left = self.task.steps - self.step
+        if left >= self.settings.close * self.task.steps:
+            move = self.settings.rate * lr / self._top * self._scale * gradient
+        else:
+            # of a multilinear J every θ has its minimum at an end, that to which −∂J/∂θ points
+            room = torch.where(self._mean > 0, theta, 1 - theta)
+            move = self._mean.sign() * room / (left + 1)
+        self.gates.theta = torch.where(theta > 0, (theta - move).clamp(0, 1), 0.0)
 
     def complexity(self, theta: torch.Tensor) -> torch.Tensor:
         """C(θ), a scalar in float64."""
@@ -166,7 +177,9 @@ class Complexity(Method):
         if self.target is None:
             return
         unit, share = self.target
-        line = 1 - (1 - share) * min(1.0, self._adapted / (_ARRIVAL * ADAPTATIONS))
+        begin = self.settings.begin * ADAPTATIONS
+        travelled = (self._adapted - begin) / (_ARRIVAL * ADAPTATIONS - begin)
+        line = 1 - (1 - share) * min(1.0, max(0.0, travelled))
         self.nu *= _STEER if self._expected(unit) > line else 1 / _STEER
 
     # ---- removal --------------------------------------------------------------------------------
@@ -199,7 +212,8 @@ class Complexity(Method):
         if self.settings.sigma > 0:
             stay += [name in task.groups.blocks for name in old_blocks]
         stay = torch.tensor(stay, device=self._device)
-        theta, self._scale = self.gates.theta[stay], self._scale[stay]
+        theta = self.gates.theta[stay]
+        self._scale, self._mean = self._scale[stay], self._mean[stay]
         self._attach(task)
         self.gates.theta = torch.where(theta > 0, theta, 1.0)
 
@@ -256,6 +270,7 @@ class Complexity(Method):
             **super().state_dict(),
             "theta": self.gates.theta,
             "scale": self._scale,
+            "mean": self._mean,
             "nu": self.nu,
             "step": self.step,
             "adapted": self._adapted,
@@ -270,7 +285,7 @@ class Complexity(Method):
         self.gates.remove()
         self._attach(self.task)
         self.gates.theta = state["theta"].to(self._device)
-        self._scale = state["scale"].to(self._device)
+        self._scale, self._mean = (state[name].to(self._device) for name in ("scale", "mean"))
         self.nu, self.step, self._adapted = state["nu"], state["step"], state["adapted"]
         self._top = state["top"]
 
