@@ -101,7 +101,10 @@ class PhaseConfig(Section):
     epochs: int = Field(10, ge=0, description="passes over the training images")
     lr: float = Field(0.1, gt=0, description="learning rate at the start")
     schedule: Literal["cosine", "step", "constant"] = Field(
-        "cosine", description="cosine to 0; step: times 0.1 at 1/2 and 3/4 of the phase; constant"
+        "cosine", description="cosine to 0; step: times 0.1 at every milestone; constant"
+    )
+    milestones: list[Annotated[float, Field(gt=0, lt=1)]] = Field(
+        [0.5, 0.75], description="of schedule=step, as shares of the phase"
     )
     warmup: int = Field(0, ge=0, description="steps of linear warm-up")
 

@@ -38,11 +38,11 @@ def positions(network: nn.Module, shape: Sequence[int]) -> dict[str, int]:
 
             hooks.append(module.register_forward_hook(record))
     training = network.training
-    device = next(network.parameters()).device
+    like = next(network.parameters())
     try:
         network.eval()
         with torch.no_grad():
-            network(torch.zeros(1, *shape, device=device))
+            network(torch.zeros(1, *shape, dtype=like.dtype, device=like.device))
     finally:
         network.train(training)
         for hook in hooks:

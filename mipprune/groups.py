@@ -310,7 +310,10 @@ def trace(network: nn.Module, shape: Sequence[int]) -> Iterator[tuple[str, Any]]
     The groups are those of a copy on the CPU with the same weights and gradients. The stand-ins
     of zero-padding shortcuts are zero.
     """
-    traced = copy.deepcopy(network).cpu().float().eval()
+    traced = copy.deepcopy(network)  # without the gradients
+    for own, parameter in zip(network.parameters(), traced.parameters(), strict=True):
+        parameter.grad = own.grad
+    traced = traced.cpu().float().eval()
     shortcuts = _replace_shortcuts(traced)
     for shortcut in shortcuts.values():
         for parameter in shortcut.parameters():

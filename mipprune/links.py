@@ -96,7 +96,9 @@ class LinkCost:
         """Keep the highest scores whose cost is within ``share`` of the dense one."""
         return self._fill(np.argsort(-scores, kind="stable"), unit, share)
 
-    def allocate(self, worth: np.ndarray, unit: str, share: float, budget=None) -> np.ndarray:
+    def allocate(
+        self, worth: np.ndarray, unit: str, share: float, budget: BudgetConfig
+    ) -> np.ndarray:
         """Keep the weights of most worth in the budget.
 
         The knapsack's linear relaxation, in the order of worth to cost: with items this small

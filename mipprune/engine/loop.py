@@ -26,7 +26,7 @@ def learning_rate(phase: PhaseConfig, step: int, total: int) -> float:
     if phase.schedule == "cosine":
         return phase.lr * 0.5 * (1 + math.cos(math.pi * done))
     if phase.schedule == "step":
-        return phase.lr * (1.0 if done < 0.5 else 0.1 if done < 0.75 else 0.01)
+        return phase.lr * 0.1 ** sum(done >= milestone for milestone in phase.milestones)
     return phase.lr
 
 

@@ -147,6 +147,7 @@ class Run:
             epochs=pretrain.epochs + regularize.epochs + finetune.epochs,
             lr=first.lr,
             schedule=finetune.schedule if finetune.epochs else regularize.schedule,
+            milestones=finetune.milestones if finetune.epochs else regularize.milestones,
             warmup=first.warmup,
         )
         torch.manual_seed(self.config.seed)
@@ -297,6 +298,7 @@ class Run:
             batch=config.data.batch,
             trained=self.trained,
             seed=config.seed,
+            resumed=self.resume,
         )
 
     def _attach(self, network: nn.Module):

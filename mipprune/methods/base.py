@@ -43,6 +43,8 @@ class Task:
         Images of a step.
     trained : bool
         Whether the network's weights are trained ones.
+    resumed : bool
+        Whether a run goes on: what was checked before it began may have gone by now.
     seed : int
         For everything that a method draws at random.
     """
@@ -58,6 +60,7 @@ class Task:
     batch: int
     trained: bool
     seed: int
+    resumed: bool = False
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
@@ -96,7 +99,7 @@ class Method:
             raise InputError(
                 f"method={settings.name} needs a budget: budget.macs=SHARE or budget.params=SHARE"
             )
-        if self.target is not None:
+        if self.target is not None and not task.resumed:
             # an unreachable budget is an error before training, not after
             self.task.cost.check_reachable(*self.target, task.budget)
 

@@ -81,7 +81,7 @@ class Complexity(Method):
             raise InputError(
                 "method=complexity removes channels physically: granularity=link has none"
             )
-        if settings.sigma > 0 and not task.groups.blocks:
+        if settings.sigma > 0 and not task.groups.blocks and not task.resumed:
             raise InputError(
                 f"method.sigma={settings.sigma:g} asks for gates on residual blocks: this network "
                 "has none that can be removed; set method.sigma=0"
@@ -121,7 +121,7 @@ class Complexity(Method):
         """θ ← clip(θ − η·∂J/∂θ, 0, 1); a gate that reached 0 stays there."""
         self.step += 1
         self._top = max(self._top, lr)
-        if self.step <= self.settings.begin * self.task.steps:
+        if self.step <= self.settings.begin * self.task.steps or not len(self.gates.theta):
             return
         theta, values = self.gates.theta, self.gates.values
         gradient = difference(values.grad, values.detach(), self._probability())

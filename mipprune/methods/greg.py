@@ -90,7 +90,7 @@ class GReg(Method):
         self._sizes = self._weights.sizes()
         self._layers = _layers(members)
         self.stage = "pick" if settings.version == 2 else "grow"
-        self.factor = torch.zeros(groups.count, device=self._weights.device)
+        self.factor = torch.zeros(groups.count, dtype=torch.float64, device=self._weights.device)
         self.removed = torch.zeros(groups.count, dtype=torch.bool, device=self._weights.device)
         self.step, self.held = 0, 0
         self.ratio: dict[str, float] = {}
@@ -176,7 +176,7 @@ class GReg(Method):
         self.factor[self.removed] += given.growth
         if given.version == 2:
             self.factor[~self.removed & self._in_pruned_layers()] = given.recover
-        largest = float(self.factor.max()) * (1 + 1e-6)
+        largest = float(self.factor.max()) * (1 - 1e-6)
         if largest > given.ceiling or self._far_apart():
             self.stage = "stabilise"
             self.done = given.stabilise == 0

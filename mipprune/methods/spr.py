@@ -107,7 +107,7 @@ class Spr(Method):
         }
         self._derivation = derivation
         self.lam, self.alpha, self._adapted = settings.lam, settings.alpha, 0
-        self._parts = self._divide(derivation, members, bound)
+        self.parts = self._divide(derivation, members, bound)
         like = next(iter(task.parameters.values()))
         self._outside = torch.zeros((), dtype=torch.int64, device=like.device)
 
@@ -120,15 +120,15 @@ class Spr(Method):
             blocks = np.zeros(count, int)
             for number, group in enumerate(self.task.groups.layers.values()):
                 blocks[group[group >= 0]] = number
-            return [_Part(self, members, np.arange(count), bound, blocks)]
+            return [Part(self, members, np.arange(count), bound, blocks)]
         if self.task.granularity != "block":
-            return [_Part(self, members, np.arange(count), bound)]
+            return [Part(self, members, np.arange(count), bound)]
         blocks = np.full(count, -1)
         for number, group in enumerate(self.task.groups.blocks.values()):
             blocks[group] = number
-        parts = [_Part(self, members, np.flatnonzero(blocks >= 0), bound, blocks)]
+        parts = [Part(self, members, np.flatnonzero(blocks >= 0), bound, blocks)]
         if (blocks < 0).any():
-            parts.append(_Part(self, members, np.flatnonzero(blocks < 0), bound))
+            parts.append(Part(self, members, np.flatnonzero(blocks < 0), bound))
         return parts
 
     def term(self, chosen: np.ndarray, bound: np.ndarray, blocks: np.ndarray | None) -> Term:
@@ -164,12 +164,12 @@ class Spr(Method):
     def after_backward(self) -> None:
         """Add the gradient of h, where the configuration asks for gradient steps."""
         if self.settings.step == "gradient":
-            for part in self._parts:
+            for part in self.parts:
                 part.penalty.add_gradient_()
 
     def after_step(self, lr: float) -> None:
         """Proximal step of length lr, or the projection onto the box."""
-        for part in self._parts:
+        for part in self.parts:
             if self.settings.step == "proximal":
                 part.penalty.prox_(lr)
             else:
@@ -191,11 +191,12 @@ class Spr(Method):
             self.lam = given.lam * (given.lam_end / given.lam) ** share
         if given.alpha_end is not None:
             self.alpha = given.alpha + share * (given.alpha_end - given.alpha)
-        self._set()
+        self.update()
 
-    def _set(self) -> None:
-        for part in self._parts:
-            part.set(self)
+    def update(self) -> None:
+        """Hand λ and α on to the penalties."""
+        for part in self.parts:
+            part.update(self)
 
     # ---- removal --------------------------------------------------------------------------------
 
@@ -204,16 +205,17 @@ class Spr(Method):
         if self.target is None:
             return self._above_threshold()
         dropped = self._dead_blocks()
+        options = {} if dropped is None else {"dropped": dropped}
         worth = self._gather(lambda part: part.unit.price * part.scores())
-        return self.task.cost.allocate(worth, *self.target, self.task.budget, dropped=dropped)
+        return self.task.cost.allocate(worth, *self.target, self.task.budget, **options)
 
     def scores(self) -> np.ndarray:
         """Keep-scores, not cut at 1, so that they rank the kept groups too."""
-        return self._gather(_Part.scores)
+        return self._gather(Part.scores)
 
     def _gather(self, function) -> np.ndarray:
         values = np.zeros(self.task.groups.count)
-        for part in self._parts:
+        for part in self.parts:
             values[part.chosen] = function(part)
         return values
 
@@ -239,7 +241,7 @@ class Spr(Method):
         cost, count = self.task.cost, self.task.groups.count
         macs = cost.value(self._above_threshold(), "macs") / cost.dense["macs"]
         shares: dict[str, float] = {}
-        for part in self._parts:
+        for part in self.parts:
             for name, share in part.penalty.regimes().items():
                 key = f"regime_{name}"
                 shares[key] = shares.get(key, 0.0) + share * len(part.chosen) / count
@@ -248,7 +250,7 @@ class Spr(Method):
         return {
             "lam": self.lam,
             "alpha": self.alpha,
-            "penalty": sum(float(part.penalty.value()) for part in self._parts),
+            "penalty": sum(float(part.penalty.value()) for part in self.parts),
             "macs_above_threshold": macs,
             "groups_outside_box": outside,
             **shares,
@@ -274,12 +276,12 @@ class Spr(Method):
         super().load_state_dict(state)
         self.lam, self.alpha, self._adapted = state["lam"], state["alpha"], state["adapted"]
         self.bounds = state["bounds"]
-        for part in self._parts:
+        for part in self.parts:
             part.bound = state["bound"].numpy()[part.chosen]
-        self._set()
+        self.update()
 
 
-class _Part:
+class Part:
     """The penalty of some of the groups, all with the same kind of term."""
 
     def __init__(self, spr: Spr, members: list[Member], chosen: np.ndarray, bound, blocks=None):
@@ -298,7 +300,7 @@ class _Part:
         bound[self.chosen] = self.bound
         return spr.term(self.chosen, bound, self._blocks)
 
-    def set(self, spr: Spr) -> None:
+    def update(self, spr: Spr) -> None:
         """Take over λ, α and the bounds."""
         like = self.penalty.term.price
         self.unit = self._term(spr)

@@ -3,14 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from tasks import method_of
 from test_penalties import gather
 
 from formulations import derive, find
 from formulations.catalogue import entry
-from mipprune.config import BudgetConfig, SprConfig
-from mipprune.cost import Cost
 from mipprune.groups import find_groups
-from mipprune.methods.spr import Spr
 from mipprune.models import build
 from mipprune.penalties import GroupPenalty
 
@@ -111,16 +109,13 @@ def test_half_precision_follows_float32_and_is_safe_at_zero(name, dtype, network
     np.testing.assert_allclose(after, expected, rtol=0, atol=close * np.abs(before).max())
 
 
-def spr_of(network, **options):
-    groups = find_groups(network, SHAPE)
-    cost = Cost(network, groups, SHAPE)
-    config = SprConfig(weights="all", **options)
-    return Spr(config, network, groups, cost, BudgetConfig(macs=0.6))
+def spr_of(network, **settings):
+    return method_of("spr", network, {"weights": "all", **settings}, budget={"macs": 0.6})
 
 
 def test_square_by_name_is_the_paper_s_parametrisation(network):
     method = spr_of(network, alpha=0.2, lam=0.5)
-    term = method.penalty.term
+    term = method.parts[0].penalty.term
     assert torch.allclose(term.ridge, torch.tensor(0.5 * 0.2))
     assert float(term.price.mean()) == pytest.approx(0.5 * 0.8, rel=0.3)
 
@@ -130,7 +125,7 @@ def test_term_s_own_bound_comes_first_and_nested_terms_take_layers_as_blocks(net
     file.write_text("from formulations import derive\nterm = derive('r**2', bound=7.0)\n")
     assert set(spr_of(network, term=str(file)).bounds.values()) == {7.0}
     method = spr_of(network, term="nested")
-    assert len(method.penalty.term.block_price) == 2
+    assert len(method.parts[0].penalty.term.block_price) == 2
     assert method.select().sum() < len(method.select())
 
 
@@ -142,8 +137,10 @@ def test_term_that_never_pays_is_refused_before_training(network):
 @pytest.mark.parametrize("term", ["mcp", "nested", "elastic-net"])
 def test_state_restores_the_term(term, network):
     method = spr_of(network, term=term)
-    method._set_lam(0.3)
+    method.lam = 0.3
+    method.update()
     state = method.state_dict()
     other = spr_of(network, term=term)
     other.load_state_dict(state)
-    assert torch.equal(other.penalty.value(), method.penalty.value())
+    values = [m.parts[0].penalty.value() for m in (method, other)]
+    assert torch.equal(*values)
