@@ -10,6 +10,7 @@ from torch import nn
 
 from formulations.errors import InputError
 from mipprune.cost import Cost
+from mipprune.dependencies import LAYERS
 from mipprune.groups import Groups, find_groups
 from mipprune.links import LinkCost, find_links
 
@@ -34,7 +35,7 @@ def find_structure(
     InputError
         If a pattern matches no layer, or nothing is left to prune.
     """
-    layers = [n for n, m in network.named_modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+    layers = [n for n, m in network.named_modules() if isinstance(m, LAYERS)]
     for pattern in protect:
         if not any(fnmatch(name, pattern) for name in layers):
             raise InputError(f"protect={pattern} matches no layer: they are {', '.join(layers)}")

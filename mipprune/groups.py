@@ -14,24 +14,19 @@ altogether, and only the shortcut of its block stays.
 from __future__ import annotations
 
 import copy
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from torch import nn
-from torch.nn import functional as F
 
 from formulations.errors import InputError
-from mipprune.models.parts import ResidualBlock, ZeroPadShortcut
-
-_LAYERS = (nn.Conv2d, nn.Linear)
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+from mipprune.dependencies import LAYERS, NORMS, couplings, replace_shortcuts
+from mipprune.models.parts import ResidualBlock
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,22 +204,6 @@ def module_of(tensor: str) -> str:
     return tensor.rpartition(".")[0]
 
 
-class _ShortcutAsConcatenation(nn.Module):
-    """A zero-padding shortcut with the same channel coupling, in operations that can be traced."""
-
-    def __init__(self, shortcut: ZeroPadShortcut):
-        super().__init__()
-        inputs, low, high = shortcut.inputs, shortcut.low, shortcut.high
-        self.low = nn.Conv2d(inputs, low, 1, 2) if low else None
-        self.high = nn.Conv2d(inputs, high, 1, 2) if high else None
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        parts = [F.max_pool2d(x, 1, 2)]
-        parts = [self.low(x), *parts] if self.low else parts
-        parts = [*parts, self.high(x)] if self.high else parts
-        return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
-
-
 def find_groups(network: nn.Module, shape: Sequence[int]) -> Groups:
     """Trace a network and find its groups.
 
@@ -245,8 +224,8 @@ def find_groups(network: nn.Module, shape: Sequence[int]) -> Groups:
     """
     _check(network)
     traced = copy.deepcopy(network).cpu().float().eval()
-    shortcuts = _replace_shortcuts(traced)
-    axes, edges = _trace(traced, torch.zeros(1, *shape))
+    shortcuts = replace_shortcuts(traced)
+    axes, edges = couplings(traced, torch.zeros(1, *shape))
     group_of = _label(axes, edges)
     names = {module: name for name, module in traced.named_modules()}
     dummies = {module for shortcut in shortcuts.values() for module in shortcut.modules()}
@@ -257,7 +236,7 @@ def find_groups(network: nn.Module, shape: Sequence[int]) -> Groups:
             continue
         name = names[module]
         members += _members(module, name, side, labels)
-        if isinstance(module, _LAYERS) and side == "out":
+        if isinstance(module, LAYERS) and side == "out":
             layers[name] = labels
     order = {name: i for i, name in enumerate(network.state_dict())}
     members.sort(key=lambda member: (order[member.tensor], member.axis))
@@ -277,7 +256,7 @@ def find_groups(network: nn.Module, shape: Sequence[int]) -> Groups:
 
 def _check(network: nn.Module) -> None:
     for name, module in network.named_modules():
-        if module._parameters and not isinstance(module, (*_LAYERS, *_NORMS)):
+        if module._parameters and not isinstance(module, (*LAYERS, *NORMS)):
             raise InputError(
                 f"{name or 'the network'} ({type(module).__name__}) cannot be pruned: parameters "
                 "must be those of 2-d convolutions, linear layers and BatchNorm"
@@ -304,92 +283,6 @@ def _blocks(network: nn.Module, members: list[Member], layers: dict[str, np.ndar
     return blocks, branches
 
 
-def trace(network: nn.Module, shape: Sequence[int]) -> Iterator[tuple[str, Any]]:
-    """torch-pruning's group of every layer with outputs to prune: (layer's name, group).
-
-    The groups are those of a copy on the CPU with the same weights and gradients. The stand-ins
-    of zero-padding shortcuts are zero.
-    """
-    traced = copy.deepcopy(network)  # without the gradients
-    for own, parameter in zip(network.parameters(), traced.parameters(), strict=True):
-        parameter.grad = own.grad
-    traced = traced.cpu().float().eval()
-    shortcuts = _replace_shortcuts(traced)
-    for shortcut in shortcuts.values():
-        for parameter in shortcut.parameters():
-            nn.init.zeros_(parameter)
-            parameter.grad = torch.zeros_like(parameter)
-    graph = _graph(traced, torch.zeros(1, *shape))
-    for name, module in traced.named_modules():
-        if not isinstance(module, _LAYERS) or module not in graph.module2node:
-            continue
-        outputs = module.out_channels if isinstance(module, nn.Conv2d) else module.out_features
-        prune = graph.get_pruner_of_module(module).prune_out_channels
-        yield name, graph.get_pruning_group(module, prune, list(range(outputs)))
-
-
-def _replace_shortcuts(network: nn.Module) -> dict[str, _ShortcutAsConcatenation]:
-    replaced = {}
-    for name, block in list(network.named_modules()):
-        for child, shortcut in list(block.named_children()):
-            if isinstance(shortcut, ZeroPadShortcut):
-                stand_in = _ShortcutAsConcatenation(shortcut)
-                setattr(block, child, stand_in)
-                replaced[f"{name}.{child}" if name else child] = stand_in
-    return replaced
-
-
-def _trace(network: nn.Module, example: torch.Tensor):
-    """Axes (module, "in" | "out") and the pairs of their indices that torch-pruning couples."""
-    graph = _graph(network, example)
-    axes: dict[tuple[nn.Module, str], int] = {}
-    edges = []
-    for module in network.modules():
-        if not isinstance(module, _LAYERS) or module not in graph.module2node:
-            continue
-        depthwise = _is_depthwise(module)
-        outputs = module.out_channels if isinstance(module, nn.Conv2d) else module.out_features
-        prune = graph.get_pruner_of_module(module).prune_out_channels
-        axes.setdefault((module, "out"), outputs)
-        if not depthwise:
-            inputs = module.in_channels if isinstance(module, nn.Conv2d) else module.in_features
-            axes.setdefault((module, "in"), inputs)
-        for item in graph.get_pruning_group(module, prune, list(range(outputs))):
-            target = item.dep.target.module
-            if not isinstance(target, (*_LAYERS, *_NORMS)):
-                continue
-            out = graph.is_out_channel_pruning_fn(item.dep.handler) or _is_depthwise(target)
-            side = "out" if out else "in"
-            size = target.num_features if hasattr(target, "num_features") else None
-            if size is not None:
-                axes.setdefault((target, "out"), size)
-                side = "out"
-            edges.append(((module, "out"), item.root_idxs, (target, side), item.idxs))
-    return axes, edges
-
-
-def _graph(network: nn.Module, example: torch.Tensor):
-    """torch-pruning's dependency graph."""
-    import torch_pruning
-
-    for parameter in network.parameters():
-        parameter.requires_grad_(True)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return torch_pruning.DependencyGraph().build_dependency(network, example, verbose=False)
-
-
-def _is_depthwise(module: nn.Module) -> bool:
-    if not isinstance(module, nn.Conv2d) or module.groups == 1:
-        return False
-    if module.groups != module.in_channels or module.groups != module.out_channels:
-        raise InputError(
-            f"a convolution with {module.groups} groups for {module.in_channels} channels "
-            "cannot be pruned: only dense and depthwise ones can"
-        )
-    return True
-
-
 def _label(axes, edges) -> list[np.ndarray]:
     """Group of every index of every axis: the connected components that have both a producer and a
     consumer. Those without a producer are network inputs, without a consumer network outputs."""
@@ -404,7 +297,7 @@ def _label(axes, edges) -> list[np.ndarray]:
         part = label[starts[module, side] : starts[module, side] + size]
         if side == "in":
             consumed[part] = True
-        elif isinstance(module, _LAYERS):
+        elif isinstance(module, LAYERS):
             produced[part] = True
     number = np.full(components, -1)
     prunable = produced & consumed
@@ -420,7 +313,7 @@ def _members(module: nn.Module, name: str, side: str, labels: np.ndarray) -> lis
         for parameter in ("weight", "bias")
         if getattr(module, parameter) is not None
     ]
-    if isinstance(module, _NORMS) and module.running_mean is not None:
+    if isinstance(module, NORMS) and module.running_mean is not None:
         members += [
             Member(f"{name}.{buffer}", 0, labels, "statistic")
             for buffer in ("running_mean", "running_var")

@@ -13,9 +13,8 @@ from torch import nn
 from formulations.errors import InputError
 from mipprune.config import BudgetConfig
 from mipprune.cost import count_params, positions
+from mipprune.dependencies import LAYERS
 from mipprune.groups import Groups, Member
-
-_LAYERS = (nn.Conv2d, nn.Linear)
 
 
 def find_links(network: nn.Module, protect: Sequence[str] = ()) -> Groups:
@@ -30,7 +29,7 @@ def find_links(network: nn.Module, protect: Sequence[str] = ()) -> Groups:
     """
     members, count = [], 0
     for name, module in network.named_modules():
-        if isinstance(module, _LAYERS) and not any(fnmatch(name, p) for p in protect):
+        if isinstance(module, LAYERS) and not any(fnmatch(name, p) for p in protect):
             size = module.weight.numel()
             group = np.arange(count, count + size)
             members.append(Member(f"{name}.weight", None, group, "producer"))
@@ -152,7 +151,7 @@ def sparsity(network: nn.Module) -> dict[str, float]:
     return {
         name: float((module.weight == 0).float().mean())
         for name, module in network.named_modules()
-        if isinstance(module, _LAYERS)
+        if isinstance(module, LAYERS)
     }
 
 

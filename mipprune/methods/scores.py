@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional as F
 
 from formulations.errors import InputError
-from mipprune.groups import trace
+from mipprune.dependencies import coupled_layers
 from mipprune.methods.base import Task
 
 
@@ -29,7 +29,7 @@ def group_importance(task: Task, importance: Any) -> np.ndarray:
         Weight gradients, which the Taylor score needs, are those of the network.
     """
     total, seen = np.zeros(task.groups.count), np.zeros(task.groups.count)
-    for name, group in trace(task.network, task.data.shape):
+    for name, group in coupled_layers(task.network, task.data.shape):
         owner = task.groups.layers.get(name)
         if owner is None or (values := importance(group)) is None:
             continue
