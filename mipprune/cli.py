@@ -268,10 +268,10 @@ def recipes(json_file: _Json = None) -> None:
             "model": config.model.name,
             "data": config.data.name,
             "method": config.method.name,
-            "epochs": config.regularize.epochs + config.finetune.epochs,
+            "epochs": sum(p.epochs for p in (config.pretrain, config.regularize, config.finetune)),
         }
         typer.echo(
-            f"{name:24} {config.method.name:8} {config.model.name} on {config.data.name}, "
+            f"{name:30} {config.method.name:12} {config.model.name} on {config.data.name}, "
             f"{found[name]['epochs']} epochs"
         )
     _write(json_file, found)

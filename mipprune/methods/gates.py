@@ -63,15 +63,28 @@ class Gates:
         return module.register_forward_hook(hook)
 
     def _factor(self, module: nn.Module, like: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-        values = self.values if module.training else self.theta[None]
-        values = torch.cat([values, values.new_ones(len(values), 1)], dim=1)  # ungrouped: 1
+        values = self._padded if module.training else _pad(self.theta[None])
         values = values[:, index]
         return values.view(*values.shape, *[1] * (like.dim() - 2))
+
+    @property
+    def values(self) -> torch.Tensor:
+        """What the next pass in training mode multiplies by; its gradient is ∂L/∂ξ."""
+        return self._values
+
+    @values.setter
+    def values(self, values: torch.Tensor) -> None:
+        self._values, self._padded = values, _pad(values)
 
     def remove(self) -> None:
         """Take the gates out of the network."""
         for hook in self._hooks:
             hook.remove()
+
+
+def _pad(values: torch.Tensor) -> torch.Tensor:
+    """A column of ones behind the gates, for channels of no group."""
+    return torch.cat([values, values.new_ones(len(values), 1)], dim=1)
 
 
 class ExpectedCost:
