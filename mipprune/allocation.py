@@ -217,4 +217,4 @@ def uniform(
         )
         if limit.cost.value(widths) <= limit.at_most:
             break
-    return mask(ranked, np.maximum(problem.narrowest, widths))
+    return mask(ranked, widths)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -158,28 +159,36 @@ class Cost:
 
         The usual global threshold; one channel of every layer stays.
         """
-        params = self._quantities["params"]
-        owned = np.concatenate([params.owned_rows, params.owned_columns], axis=1)
+        removed = self._in_order(scores, np.inf)
+        budget = share * self.dense[unit]
+
+        def cost(count: int) -> int:
+            kept = np.ones(self.groups.count, bool)
+            kept[removed[:count]] = False
+            return self.value(kept, unit)
+
+        # the cost falls with every removal
+        count = bisect_left(range(len(removed)), True, key=lambda n: cost(n) <= budget)
         kept = np.ones(self.groups.count, bool)
-        left = np.concatenate(params.sizes(kept.astype(int)))
-        for group in np.argsort(scores, kind="stable"):
-            if self.value(kept, unit) <= share * self.dense[unit]:
-                break
-            if (left - owned[group]).min() >= 1:
-                kept[group] = False
-                left = left - owned[group]
+        kept[removed[:count]] = False
         return kept
 
     def remove_below(self, scores: np.ndarray, threshold: float) -> np.ndarray:
         """Keep the groups with a score above a threshold, (groups,) bool; empty no layer."""
+        kept = np.ones(self.groups.count, bool)
+        kept[self._in_order(scores, threshold)] = False
+        return kept
+
+    def _in_order(self, scores: np.ndarray, threshold: float) -> list[int]:
+        """Groups up to a threshold, lowest score first, but for the last one of a layer."""
         params = self._quantities["params"]
         owned = np.concatenate([params.owned_rows, params.owned_columns], axis=1)
-        kept = np.ones(self.groups.count, bool)
-        left = np.concatenate(params.sizes(kept.astype(int)))
+        left = np.concatenate(params.sizes(np.ones(self.groups.count, int)))
+        order = []
         for group in np.argsort(scores, kind="stable"):
             if scores[group] > threshold:
                 break
             if (left - owned[group]).min() >= 1:
-                kept[group] = False
+                order.append(int(group))
                 left = left - owned[group]
-        return kept
+        return order

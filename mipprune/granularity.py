@@ -49,11 +49,14 @@ def find_structure(
         protected = any(fnmatch(name, pattern) for pattern in protect)
         if protected or (granularity == "neuron" and convolution):
             allowed[group[group >= 0]] = False
-    if granularity == "block" and not groups.blocks:
-        raise InputError("granularity=block: this network has no residual blocks to remove")
     if not allowed.any():
         reason = "no hidden units" if granularity == "neuron" else "only protected layers"
         raise InputError(f"nothing to prune: the network has {reason}")
     if not allowed.all():
         groups = groups.restrict(allowed)
+    if granularity == "block" and not groups.blocks:
+        raise InputError(
+            "granularity=block: this network has no residual blocks to remove"
+            f"{' besides protected ones' if protect else ''}; set granularity=channel"
+        )
     return groups, Cost(network, groups, shape)

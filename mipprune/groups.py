@@ -114,18 +114,27 @@ class Groups:
             branches={n: branch for n, branch in self.branches.items() if n in free},
         )
 
-    def renumbered(self, layers: Mapping[str, Sequence[int]]) -> Groups:
-        """The same groups with the numbers that they have in ``layers``, an older tracing's."""
-        number = np.full(self.count + 1, -1)  # the last for −1
+    def numbered_as(self, layers: Mapping[str, Sequence[int]]) -> Groups:
+        """These groups with the numbers of an older tracing of the same network, and no others.
+
+        Parameters
+        ----------
+        layers : mapping
+            ``layers`` of the older groups; where it has −1 or no entry, channels are not pruned.
+        """
+        older = np.full(self.count, -1)
         for name, group in self.layers.items():
-            number[group] = np.where(group < 0, -1, layers[name])
-        number[-1] = -1
+            if name in layers:
+                inside = group >= 0
+                older[group[inside]] = np.asarray(layers[name])[inside]
+        mine = self.restrict(older >= 0)
+        number = np.append(older[older >= 0], -1)  # −1 stays −1
         return replace(
-            self,
-            members=tuple(replace(m, group=number[m.group]) for m in self.members),
-            layers={name: number[group] for name, group in self.layers.items()},
-            paddings={n: (number[low], number[high]) for n, (low, high) in self.paddings.items()},
-            blocks={n: np.sort(number[group]) for n, group in self.blocks.items()},
+            mine,
+            members=tuple(replace(m, group=number[m.group]) for m in mine.members),
+            layers={name: number[group] for name, group in mine.layers.items()},
+            paddings={n: (number[low], number[high]) for n, (low, high) in mine.paddings.items()},
+            blocks={n: np.sort(number[group]) for n, group in mine.blocks.items()},
         )
 
     def kept_per_layer(self, kept: np.ndarray) -> dict[str, int]:
@@ -151,7 +160,7 @@ class Groups:
             return kept.copy()
         dead = {layer for name in emptied for layer in self.branches[name]}
         living = [m.group for m in self.producers() if module_of(m.tensor) not in dead]
-        produced = np.isin(np.arange(self.count), np.concatenate(living))
+        produced = np.isin(np.arange(self.count), np.concatenate([*living, np.zeros(0, int)]))
         inner = np.concatenate([self.blocks[name] for name in emptied])
         return kept & produced & ~np.isin(np.arange(self.count), inner)
 
@@ -165,11 +174,10 @@ class Groups:
         kept = self.settle(kept)
         gone = set(self.emptied(kept))
         dead = {layer for name in gone for layer in self.branches[name]}
-        number = np.where(kept, np.cumsum(kept) - 1, -1)
+        number = np.append(np.where(kept, np.cumsum(kept) - 1, -1), -1)  # −1 stays −1
 
         def left(group: np.ndarray) -> np.ndarray:
-            group = group[(group < 0) | kept[group]]
-            return np.where(group < 0, -1, number[group])
+            return number[group[(group < 0) | (number[group] >= 0)]]
 
         members = [
             replace(member, group=left(member.group))

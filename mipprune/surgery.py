@@ -54,7 +54,7 @@ class Removal:
 
     def alive(self, group: np.ndarray) -> np.ndarray:
         """Which indices of an axis stay, given their groups (−1: none)."""
-        return (group < 0) | self.kept[group]
+        return np.append(self.kept, True)[group]  # the last for −1
 
     def stays(self, name: str) -> bool:
         """Whether anything is left of a named tensor: it is not of a dead branch."""

@@ -78,7 +78,6 @@ def train_epoch(
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
     steps = len(data.train) // batch
     total = steps * phase.epochs
-    every = max(1, total // ADAPTATIONS)
     losses = torch.zeros((), device=data.train.images.device)
     method = subject.method
     subject.network.train()
@@ -101,10 +100,12 @@ def train_epoch(
             subject.masks.apply_()
         if method:
             method.after_step(lr)
-            if (step + 1) % every == 0:
+            adaptations = (step + 1) * ADAPTATIONS // total - step * ADAPTATIONS // total
+            for _ in range(adaptations):
                 method.adapt()
-                if (kept := method.survivors()) is not None:
-                    subject.remove(kept)
+            kept = method.survivors() if adaptations else None
+            if kept is not None:
+                subject.remove(kept)
         losses += loss.detach()
         advance()
         if method and method.done:

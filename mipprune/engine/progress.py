@@ -10,6 +10,9 @@ from pathlib import Path
 import rich.console
 import rich.progress
 
+# Numbers that the line on the terminal has room for.
+_SHOWN = ("loss", "accuracy", "macs_above_threshold", "expected_macs", "zero", "macs")
+
 
 class Progress:
     """A progress bar on a terminal, and one line of metrics an epoch.
@@ -61,9 +64,7 @@ class Progress:
             if value is not None:
                 self._writer.add_scalar(f"{phase}/{name}", value, self._count)
         shown = "  ".join(
-            f"{name} {numbers[name]:.4g}"
-            for name in ("loss", "accuracy", "macs_above_threshold", "macs")
-            if numbers.get(name) is not None
+            f"{name} {numbers[name]:.4g}" for name in _SHOWN if numbers.get(name) is not None
         )
         self._bar.update(self._task, description=f"{phase} {epoch}  {shown}")
         if self._bar.disable:

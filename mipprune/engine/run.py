@@ -30,6 +30,7 @@ from mipprune.engine.loop import Subject, train_epoch
 from mipprune.engine.progress import Progress
 from mipprune.evaluate import accuracy, count, measure
 from mipprune.granularity import find_structure
+from mipprune.groups import find_groups
 from mipprune.links import Masks, masks_of, sparsity
 from mipprune.methods import Task, create
 from mipprune.networks import make_network, pick_device
@@ -375,9 +376,11 @@ class Run:
         self.phase, self.epoch = plain["phase"], plain["epoch"]
         self.seconds, self.dense, self.facts = plain["seconds"], plain["dense"], plain["facts"]
         if self.phase == "regularize":
-            self._structure(network)
-            if plain["groups"]:
-                self.groups = self.groups.renumbered(plain["groups"])
+            if self.sparse:
+                self._structure(network)
+            else:  # of the network as it is by now: the checks were for the whole one
+                groups = find_groups(network, self.data.shape)
+                self.groups = groups.numbered_as(plain["groups"])
                 self.cost = Cost(network, self.groups, self.data.shape)
             self._attach(network)
             self.method.load_state_dict(state.unpack(self.subject, tensors, plain))

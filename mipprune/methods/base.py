@@ -17,7 +17,7 @@ from mipprune.data import Data
 from mipprune.groups import Groups
 from mipprune.links import LinkCost
 
-# How often over a phase a method may adapt its own settings.
+# How often over a phase a method adapts its own settings.
 ADAPTATIONS = 100
 
 
@@ -91,10 +91,16 @@ class Method:
     """
 
     needs_budget = True  # whether select() cannot do without one
+    removes_blocks = False  # whether granularity=block means anything to it
 
     def __init__(self, settings: MethodConfig, task: Task):
         self.settings, self.task, self.done = settings, task, False
         self.target = task.budget.target()
+        if task.granularity == "block" and not self.removes_blocks:
+            raise InputError(
+                f"method={settings.name} removes no whole blocks: spr and complexity do; "
+                "set granularity=channel"
+            )
         if self.target is None and self.needs_budget:
             raise InputError(
                 f"method={settings.name} needs a budget: budget.macs=SHARE or budget.params=SHARE"
@@ -119,7 +125,7 @@ class Method:
         """Act on the weights after the optimizer's step with learning rate ``lr``."""
 
     def adapt(self) -> None:
-        """Called some hundred times over the phase, evenly: adjust the method's own settings."""
+        """Called ``ADAPTATIONS`` times over the phase, evenly: adjust the method's own settings."""
 
     # ---- removal ------------------------------------------------------------------------------
 
@@ -143,10 +149,20 @@ class Method:
 
     def select(self) -> np.ndarray:
         """The groups to keep, (groups,) bool: by default the lowest scores of all layers go."""
-        budget = self.task.budget
-        if budget.multiple > 1 or budget.floor > 0:  # a threshold cannot answer to these
-            return self.task.cost.allocate(self.scores(), *self.target, budget)
-        return self.task.cost.lowest_removed(self.scores(), *self.target)
+        return self.within_budget(self.scores())
+
+    def within_budget(self, scores: np.ndarray, dense: float | None = None) -> np.ndarray:
+        """The groups that stay if the lowest scores of all layers go until the budget is met.
+
+        With ``budget.multiple`` or ``budget.floor``, to which a threshold cannot answer, the
+        greatest sum of scores instead. The budget is a share of ``dense``, by default of the
+        network as it is.
+        """
+        budget, cost, (unit, share) = self.task.budget, self.task.cost, self.target
+        share *= 1 if dense is None else dense / cost.dense[unit]
+        if budget.multiple > 1 or budget.floor > 0:
+            return cost.allocate(scores, unit, share, budget)
+        return cost.lowest_removed(scores, unit, share)
 
     # ---- records ------------------------------------------------------------------------------
 

@@ -51,7 +51,7 @@ class Settings(MethodConfig):
         0.01,
         gt=0,
         description="learning rate of θ: what a gate loses a step at ν = 1 if the loss does not "
-        "need it; follows the phase's schedule",
+        "need it; falls with the phase's learning rate",
     )
     explore: float = Field(
         0.1, gt=0, lt=0.5, description="least probability of either value of a gate in a sample"
@@ -73,7 +73,7 @@ class Complexity(Method):
         If single weights are to be pruned, or σ > 0 and the network has no removable blocks.
     """
 
-    needs_budget = False
+    needs_budget, removes_blocks = False, True
 
     def __init__(self, settings: Settings, task: Task):
         super().__init__(settings, task)
@@ -86,6 +86,8 @@ class Complexity(Method):
                 f"method.sigma={settings.sigma:g} asks for gates on residual blocks: this network "
                 "has none that can be removed; set method.sigma=0"
             )
+        if settings.sigma == 0 and task.granularity == "block":
+            raise InputError("granularity=block asks for gates on blocks: set method.sigma > 0")
         self.nu, self.step, self._adapted = settings.nu, 0, 0
         self._dense = dict(task.cost.dense)
         self._top = 0.0  # highest learning rate so far
@@ -131,10 +133,21 @@ class Complexity(Method):
         if left >= self.settings.close * self.task.steps:
             move = self.settings.rate * lr / self._top * self._scale * gradient
         else:
-            # of a multilinear J every θ has its minimum at an end, that to which −∂J/∂θ points
-            room = torch.where(self._mean > 0, theta, 1 - theta)
-            move = self._mean.sign() * room / (left + 1)
+            down = self._closes()
+            move = torch.where(down, theta, theta - 1) / (left + 1)
         self.gates.theta = torch.where(theta > 0, (theta - move).clamp(0, 1), 0.0)
+
+    def _closes(self) -> torch.Tensor:
+        """Which gates end at 0.
+
+        Of a multilinear J every θ has its minimum at an end, that to which −∂J/∂θ points. Once a
+        budget is met, those below ½.
+        """
+        if self.target is not None:
+            unit, share = self.target
+            if self.task.cost.value(self._alive(0.5), unit) <= share * self._dense[unit]:
+                return self.gates.theta < 0.5
+        return self._mean > 0
 
     def complexity(self, theta: torch.Tensor) -> torch.Tensor:
         """C(θ), a scalar in float64."""
@@ -153,6 +166,8 @@ class Complexity(Method):
 
     def complexity_gradient(self) -> torch.Tensor:
         """∂C/∂θ, (gates,)."""
+        if not len(self.gates.theta):  # all removed
+            return self.gates.theta
         theta = self.gates.theta.double().cpu().requires_grad_(True)
         with torch.enable_grad():
             self.complexity(theta).backward()
@@ -187,6 +202,9 @@ class Complexity(Method):
     def survivors(self) -> np.ndarray | None:
         """The groups without a gate at 0, if others are left in the network."""
         kept = self._alive(0.0)
+        if units := self.gates.units:  # what its layer cannot do without is open
+            theta = self.gates.theta[:units]
+            theta[torch.from_numpy(kept).to(theta.device) & (theta == 0)] = 1
         return None if kept.all() else kept
 
     def _alive(self, threshold: float) -> np.ndarray:
@@ -238,9 +256,8 @@ class Complexity(Method):
             return kept
         unit, share = self.target
         cost = self.task.cost
-        budget = share * self._dense[unit]
-        if cost.value(kept, unit) > budget:
-            kept &= cost.lowest_removed(self.scores(), unit, budget / cost.dense[unit])
+        if cost.value(kept, unit) > share * self._dense[unit]:
+            kept = self.within_budget(np.where(kept, self.scores(), 0), self._dense[unit])
         return self.task.groups.settle(kept)
 
     # ---- records --------------------------------------------------------------------------------

@@ -9,8 +9,10 @@ increments follow the authors' code (github.com/donlan2710/gRDA-Optimizer): that
 to a learning-rate schedule. The structured form thresholds whole groups: S(a_j, √d_j·g), d_j the
 number of weights, so that g means the same per weight. Of the structured papers only the abstracts
 were at hand: √d_j, and the alternating variant (``period`` − 1 steps of SGD, in which the
-accumulator moves along, and then a structured step), are our reconstruction. So is the budget, for
-which c grows.
+accumulator moves along, and then a structured step), are our reconstruction. So is the budget: with
+``growth`` above 1 c grows until the groups at zero meet it, and what is missing goes at the end.
+Weights outside the groups, such as BatchNorm's at granularity=link, are plain SGD's; the authors'
+code thresholds them too.
 """
 
 from __future__ import annotations
@@ -167,11 +169,12 @@ class Directional(Method):
         """The groups other than zero; with a budget that they exceed, fewer, by norm."""
         cost = self.task.cost
         kept = cost.remove_below(self.scores(), 0.0)
-        if self.target is None or cost.value(kept, self.target[0]) <= (
-            self.target[1] * cost.dense[self.target[0]]
-        ):
+        if self.target is None:
             return kept
-        return super().select()
+        unit, share = self.target
+        free = self.task.budget.multiple == 1 and self.task.budget.floor == 0
+        met = cost.value(kept, unit) <= share * cost.dense[unit]
+        return kept if met and free else super().select()
 
     def log(self) -> dict[str, float]:
         """The threshold g, c, and the share of groups at zero."""

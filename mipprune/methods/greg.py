@@ -32,6 +32,7 @@ from mipprune.methods.base import Method, Task
 from mipprune.penalties.rows import GroupRows
 
 _MOMENTUM = 0.9  # of the magnitude ratio's running average
+_LESS = 1 - 1e-9  # so that rounding does not decide whether a sum of δ has passed τ
 
 
 class Settings(MethodConfig):
@@ -81,7 +82,10 @@ class GReg(Method):
             )
         if bool(settings.ratios) == (self.target is not None):
             raise InputError("method=greg needs either method.ratios or a budget, one of them")
-        self._check_length()
+        if task.granularity == "link" and settings.weights == "channels":
+            raise InputError("single weights belong to no channel: set method.weights=filters")
+        if not task.resumed:
+            self._check_length()
         groups = task.groups
         role = "producer" if settings.weights == "filters" else "consumer"
         parameters = task.parameters
@@ -94,16 +98,18 @@ class GReg(Method):
         self.removed = torch.zeros(groups.count, dtype=torch.bool, device=self._weights.device)
         self.step, self.held = 0, 0
         self.ratio: dict[str, float] = {}
-        self._prunable = self._choose()  # also checks the ratios
+        chosen = self._choose()  # also checks the ratios
+        self._affected = self._in_pruned_layers()
         if settings.version == 1:
-            self.removed = self._prunable.clone()
+            self.removed = chosen
 
     def _check_length(self) -> None:
         given, task = self.settings, self.task
-        updates = math.floor(given.ceiling / given.growth) + 1
-        if given.version == 2:
-            updates += math.ceil(given.pick_ceiling / given.pick_growth)
-        needed = updates * given.every + given.stabilise
+        picks = math.ceil(given.pick_ceiling / given.pick_growth * _LESS)
+        picks = picks if given.version == 2 else 0
+        height = given.ceiling - picks * given.pick_growth
+        updates = picks + math.floor(height / given.growth / _LESS) + 1
+        needed = (updates - 1) * given.every + 1 + given.stabilise
         if needed > task.steps:
             raise InputError(
                 f"method=greg takes up to {needed:,} training steps, regularize.epochs gives "
@@ -127,7 +133,7 @@ class GReg(Method):
             relative = np.zeros(len(scores))
             for group in self._layers.values():
                 relative[group] = scores[group] / max(scores[group].mean(), 1e-30)
-            kept = self.task.cost.lowest_removed(relative, *self.target)
+            kept = self.within_budget(relative)
         else:
             kept = np.ones(groups.count, bool)
             for pattern, ratio in self.settings.ratios.items():
@@ -166,26 +172,24 @@ class GReg(Method):
         if self.stage == "pick":
             # by the count of updates: sums of δ would drift
             count = self.step // given.every + 1
-            self.factor.fill_(count * given.pick_growth)
-            if self.settings.ratios:  # layers without a ratio are left alone
-                self.factor[~self._in_pruned_layers()] = 0
-            if count >= math.ceil(given.pick_ceiling / given.pick_growth * (1 - 1e-9)):
+            self.factor[self._affected] = count * given.pick_growth
+            if count >= math.ceil(given.pick_ceiling / given.pick_growth * _LESS):
                 self.removed = self._choose()
                 self.stage = "grow"
             return
         self.factor[self.removed] += given.growth
         if given.version == 2:
-            self.factor[~self.removed & self._in_pruned_layers()] = given.recover
-        largest = float(self.factor.max()) * (1 - 1e-6)
-        if largest > given.ceiling or self._far_apart():
+            self.factor[~self.removed & self._affected] = given.recover
+        if float(self.factor.max()) * _LESS > given.ceiling or self._far_apart():
             self.stage = "stabilise"
             self.done = given.stabilise == 0
 
     def _in_pruned_layers(self) -> torch.Tensor:
-        inside = torch.zeros_like(self.removed)
-        for group in self._layers.values():
-            if bool(self._prunable[group].any()):
-                inside[group] = True
+        """Groups of the layers that have a ratio; all groups without ratios, (groups,) bool."""
+        inside = torch.full_like(self.removed, not self.settings.ratios)
+        for name, group in self.task.groups.layers.items():
+            if any(r > 0 and fnmatch(name, p) for p, r in self.settings.ratios.items()):
+                inside[group[group >= 0]] = True
         return inside
 
     def _far_apart(self) -> bool:
@@ -231,7 +235,6 @@ class GReg(Method):
             "ratio": self.ratio,
             "factor": self.factor,
             "removed": self.removed,
-            "prunable": self._prunable,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -241,7 +244,6 @@ class GReg(Method):
         self.ratio = dict(state["ratio"])
         device = self._weights.device
         self.factor, self.removed = state["factor"].to(device), state["removed"].to(device)
-        self._prunable = state["prunable"].to(device)
 
 
 def _layers(members: list[Member]) -> dict[str, np.ndarray]:

@@ -46,7 +46,8 @@ class Slimming(Method):
         parameters = self.task.parameters
         for member in self._members:
             scale = parameters[member.tensor]
-            scale.grad.add_(scale.detach().sign(), alpha=self.settings.lam)
+            inside = torch.from_numpy(member.group >= 0).to(scale.device)
+            scale.grad.add_(scale.detach().sign() * inside, alpha=self.settings.lam)
 
     def scores(self) -> np.ndarray:
         """Mean |γ| of a group."""

@@ -92,7 +92,7 @@ class Spr(Method):
         If the budget cannot be met by this network, or the term cannot be used.
     """
 
-    needs_budget = False
+    needs_budget, removes_blocks = False, True
 
     def __init__(self, settings: Settings, task: Task):
         super().__init__(settings, task)
@@ -204,10 +204,15 @@ class Spr(Method):
         """The groups to keep, (groups,) bool: of most worth in the budget, or by threshold."""
         if self.target is None:
             return self._above_threshold()
-        dropped = self._dead_blocks()
-        options = {} if dropped is None else {"dropped": dropped}
+        cost, (unit, share) = self.task.cost, self.target
+        dropped, options = self._dead_blocks(), {}
+        if dropped is not None:
+            left = self.task.groups.settle(~dropped)
+            if cost.value(left, unit) <= share * cost.dense[unit]:
+                return left
+            options = {"dropped": dropped}
         worth = self._gather(lambda part: part.unit.price * part.scores())
-        return self.task.cost.allocate(worth, *self.target, self.task.budget, **options)
+        return cost.allocate(worth, unit, share, self.task.budget, **options)
 
     def scores(self) -> np.ndarray:
         """Keep-scores, not cut at 1, so that they rank the kept groups too."""

@@ -183,3 +183,34 @@ def test_every_recipe_fits_its_network(name):
 
 def read_text(name):
     return (resources.files("mipprune.recipes") / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["granularity=block", "method.sigma=1", "method.nu=30", "method.rate=0.1"],
+        ["model=resnet14", "protect=[layer1.1.conv2]", "method.nu=30", "method.rate=0.1"],
+        ["model=resnet14", "protect=[conv1,layer*.conv2]", "method.nu=100", "method.begin=0"],
+        ["method.sigma=0", "method.nu=30", "method.rate=0.3", "method.begin=0"],
+    ],
+)
+def test_what_has_gone_on_the_way_is_not_missed_by_a_resumed_run(words, tmp_path, monkeypatch):
+    given = [*words, "budget.macs=", "model.shortcut=B"]
+    whole = train(config("complexity", tmp_path, "whole", *given))
+    kill_after(monkeypatch, ("regularize", 3))
+    with pytest.raises(Killed):
+        train(config("complexity", tmp_path, "again", *given))
+    again = train(config("complexity", tmp_path, "again", *given), resume=True)
+    assert again["layers"] == whole["layers"]
+    assert again["pruned"]["accuracy"] == whole["pruned"]["accuracy"]
+    groups = [line["groups"] for line in lines(tmp_path / "whole") if "groups" in line]
+    assert groups[-1] < groups[0] or groups[0] < 56
+
+
+def test_schedules_end_with_the_phase_whatever_its_length(tmp_path):
+    words = ["method.alpha_end=0.9", "method.lam_end=1", "budget.macs="]
+    for batch, epochs in ((140, 3), (100, 9)):
+        name, length = f"b{batch}", [f"data.batch={batch}", f"regularize.epochs={epochs}"]
+        train(config("spr", tmp_path, name, *words, *length))
+        last = [line for line in lines(tmp_path / name) if line["phase"] == "regularize"][-1]
+        assert (last["alpha"], last["lam"]) == (pytest.approx(0.9), pytest.approx(1.0))

@@ -365,6 +365,15 @@ def test_masks_hold_zeros_against_an_optimizer_with_momentum():
         ("slimming", {}, {"granularity": "link", "budget": {"macs": 0.5}}, "channels"),
         ("uniform", {}, {"granularity": "link", "budget": {"macs": 0.5}}, "widths"),
         ("magnitude", {}, {}, "needs a budget"),
+        ("magnitude", {}, {"granularity": "block", "budget": {"macs": 0.5}}, "no whole blocks"),
+        ("complexity", {"sigma": 0}, {"granularity": "block"}, "sigma > 0"),
+        ("spr", {}, {"granularity": "block", "protect": ["layer*.conv1"]}, "no residual blocks"),
+        (
+            "greg",
+            {"ratios": {"layer1.*": 0.5}, "weights": "channels"},
+            {"granularity": "link"},
+            "weights=filters",
+        ),
         ("random", {}, {"granularity": "link", "budget": {"macs": 0.5, "multiple": 8}}, "channels"),
         ("random", {}, {"granularity": "link", "budget": {"params": 0.001}}, "unreachable"),
         ("random", {}, {"granularity": "neuron", "budget": {"macs": 0.5}}, "no hidden units"),
@@ -413,3 +422,45 @@ def test_another_method_starts_from_its_own_settings():
     recipe = {"method": {"name": "spr", "lam": 0.3}}
     assert configure(Config, recipe, ["method=lasso"]).method.lam == 1e-3
     assert configure(Config, recipe, ["method=spr"]).method.lam == 0.3
+
+
+@pytest.mark.parametrize(
+    ("version", "growth", "ceiling", "every", "stabilise"),
+    [(1, 0.1, 1.0, 5, 4), (1, 0.1, 1.0, 5, 0), (1, 0.2, 0.6, 3, 4), (2, 0.1, 1.0, 5, 4)],
+)
+def test_greg_takes_exactly_the_steps_that_it_asks_for(version, growth, ceiling, every, stabilise):
+    settings = {
+        "version": version, "growth": growth, "ceiling": ceiling, "every": every,
+        "stabilise": stabilise, "pick_growth": 0.005, "pick_ceiling": 0.01,
+        "ratios": {"layers.0": 0.5},
+    }  # fmt: skip
+    network = with_zero_gradients(small_network("mlp", hidden=[6, 5]))
+    method = method_of("greg", network, settings, steps=1000)
+    taken = 0
+    while not method.done:
+        method.after_backward()
+        taken += 1
+    method_of("greg", network, settings, steps=taken)
+    with pytest.raises(InputError, match=f"up to {taken:,} training steps"):
+        method_of("greg", network, settings, steps=taken - 1)
+
+
+def test_greg2_with_a_budget_recovers_every_kept_group():
+    network = with_zero_gradients(small_network(width=8))
+    settings = {"version": 2, "pick_growth": 0.005, "growth": 0.5, "every": 1, "stabilise": 1}
+    method = method_of("greg", network, settings, budget={"macs": 0.97})
+    for _ in range(3):
+        method.after_backward()
+    assert set(method.factor[~method.removed].tolist()) == {-1e-4}
+
+
+def test_the_lowest_removed_meet_a_budget_with_one_group_less_than_they_must():
+    network = small_network(width=8, shortcut="B")
+    task = task_of(network)
+    cost, scores = task.cost, np.random.default_rng(0).random(task.groups.count)
+    kept = cost.lowest_removed(scores, "macs", 0.6)
+    assert cost.value(kept, "macs") <= 0.6 * cost.dense["macs"]
+    last = np.flatnonzero(~kept)[scores[~kept].argmax()]
+    assert scores[kept].max() > scores[last]
+    kept[last] = True
+    assert cost.value(kept, "macs") > 0.6 * cost.dense["macs"]
