@@ -191,14 +191,14 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         "| training step | s |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
+    shown = [
+        ("dense", 1, 2), ("removed", 1, 2), ("pruned", 1, 2), ("macs", 100, 1), ("params", 100, 1),
+        ("step", 1, 2), ("seconds", 1, 0),
+    ]  # fmt: skip
     for name in names:
         own = [row for row in rows if row["name"] == name]
-        column = {key: [row[key] for row in own] for key in own[0]}
-        lines.append(
-            f"| {name} | {len(own)} | {cell(column['dense'])} | {cell(column['removed'])} "
-            f"| {cell(column['pruned'])} | {cell(column['macs'], 100, 1)} "
-            f"| {cell(column['params'], 100, 1)} | {cell(column['step'])} × | {cell(column['seconds'], 1, 0)} |"
-        )
+        cells = [cell([row[key] for row in own], scale, digits) for key, scale, digits in shown]
+        lines.append(f"| {name} | {len(own)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
