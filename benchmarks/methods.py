@@ -152,7 +152,7 @@ def run(settings: tuple[str, list[str]]) -> dict[str, Any]:
         },
         "step": step,
         "facts": {k: result[k] for k in ("open_gates", "blocks_left", "lam", "c") if k in result},
-        "settings": words,
+        "settings": [w for w in words if not w.startswith(("init=", "data.path="))],
     }
 
 
