@@ -7,6 +7,7 @@ import platform
 import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import torch
 
@@ -20,7 +21,8 @@ def environment() -> dict[str, object]:
     )
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
-        "command": " ".join(["python", *sys.argv]),
+        # paths of one machine mean nothing elsewhere
+        "command": " ".join(["python", *(Path(w).name if w[0] == "/" else w for w in sys.argv)]),
         "revision": revision.stdout.strip() or None,
         "python": platform.python_version(),
         "machine": platform.machine(),
