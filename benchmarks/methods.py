@@ -57,8 +57,8 @@ CIFAR10 = {
         "finetune.epochs=0",
     ],
     "complexity": [
-        "method=complexity", "method.sigma=0.5", "method.theta=1", "method.begin=0",
-        "method.nu=1", "regularize.epochs=3", "finetune.epochs=2",
+        "method=complexity", "method.sigma=0.2", "method.theta=1", "method.begin=0",
+        "method.rate=0.003", "regularize.epochs=3", "finetune.epochs=2",
     ],
     "lasso": ["method=lasso", "method.lam=1e-3", *_TWO_STAGES],
     "slimming": ["method=slimming", "method.lam=1e-4", *_TWO_STAGES],

@@ -13,7 +13,7 @@ step gets cheaper. From scratch; the weights' decay is the optimizer's.
 
 Of the paper only the abstract was at hand (and that of its companion, arXiv 2406.04549, where gates
 are on layers): this cost and the estimator are our reconstruction. So is the budget, for which ν is
-steered towards a straight line from the dense cost to the budget's.
+steered along a straight line from the dense cost to the budget's, below which no gate falls.
 """
 
 from __future__ import annotations
@@ -91,6 +91,7 @@ class Complexity(Method):
         self.nu, self.step, self._adapted = settings.nu, 0, 0
         self._dense = dict(task.cost.dense)
         self._top = 0.0  # highest learning rate so far
+        self._met = False  # whether the expected cost is below its line to the budget
         self._attach(task)
         # gates of any size move alike: a diagonal preconditioner, which moves no minimum
         self._scale = 1 / self.complexity_gradient()
@@ -132,6 +133,7 @@ class Complexity(Method):
         left = self.task.steps - self.step
         if left >= self.settings.close * self.task.steps:
             move = self.settings.rate * lr / self._top * self._scale * gradient
+            move = move.clamp(max=0) if self._met else move
         else:
             down = self._closes()
             move = torch.where(down, theta, theta - 1) / (left + 1)
@@ -187,7 +189,7 @@ class Complexity(Method):
         return float(self._cost[unit].value(units, blocks))
 
     def adapt(self) -> None:
-        """With a budget, steer ν."""
+        """With a budget, steer ν; while the expected cost is below its line no gate falls."""
         self._adapted += 1
         if self.target is None:
             return
@@ -195,7 +197,8 @@ class Complexity(Method):
         begin = self.settings.begin * ADAPTATIONS
         travelled = (self._adapted - begin) / (_ARRIVAL * ADAPTATIONS - begin)
         line = 1 - (1 - share) * min(1.0, max(0.0, travelled))
-        self.nu *= _STEER if self._expected(unit) > line else 1 / _STEER
+        self._met = self._expected(unit) <= line
+        self.nu *= 1 / _STEER if self._met else _STEER
 
     # ---- removal --------------------------------------------------------------------------------
 
@@ -292,6 +295,7 @@ class Complexity(Method):
             "step": self.step,
             "adapted": self._adapted,
             "top": self._top,
+            "met": self._met,
             "dense": self._dense,
         }
 
@@ -304,7 +308,7 @@ class Complexity(Method):
         self.gates.theta = state["theta"].to(self._device)
         self._scale, self._mean = (state[name].to(self._device) for name in ("scale", "mean"))
         self.nu, self.step, self._adapted = state["nu"], state["step"], state["adapted"]
-        self._top = state["top"]
+        self._top, self._met = state["top"], state["met"]
 
 
 METHOD = Complexity
