@@ -52,7 +52,7 @@ CIFAR10 = {
         "method.every=2", "method.stabilise=30", "regularize.epochs=2", "finetune.epochs=3",
     ],
     "directional": [
-        "method=directional", "method.c=0.001", "method.growth=1.06", "optimizer.momentum=0",
+        "method=directional", "method.c=0.03", "method.growth=1.03", "optimizer.momentum=0",
         "regularize.lr=0.05", "regularize.schedule=cosine", "regularize.epochs=5",
         "finetune.epochs=0",
     ],
