@@ -139,7 +139,8 @@ class Groups:
 
     def kept_per_layer(self, kept: np.ndarray) -> dict[str, int]:
         """Channels left in every prunable layer for a (count,) mask of kept groups."""
-        return {name: int(kept[group].sum()) for name, group in self.layers.items()}
+        stays = np.append(kept, True)  # the last for −1
+        return {name: int(stays[group].sum()) for name, group in self.layers.items()}
 
     def emptied(self, kept: np.ndarray) -> list[str]:
         """Blocks with an inner layer of which a (count,) mask keeps nothing: the branch is dead."""

@@ -260,7 +260,8 @@ class Complexity(Method):
         unit, share = self.target
         cost = self.task.cost
         if cost.value(kept, unit) > share * self._dense[unit]:
-            kept = self.within_budget(np.where(kept, self.scores(), 0), self._dense[unit])
+            # what a gate has closed stays closed, though a threshold would empty no layer
+            kept &= self.within_budget(np.where(kept, self.scores(), 0), self._dense[unit])
         return self.task.groups.settle(kept)
 
     # ---- records --------------------------------------------------------------------------------

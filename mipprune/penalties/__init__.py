@@ -24,13 +24,8 @@ class GroupPenalty:
 
     Parameters
     ----------
-    parameters : mapping of str to Tensor
-        Parameters of the network by name.
-    members : sequence of Member
-        Which axis of which parameter belongs to which group; every group's weights are the
-        slices of all its members together. Indices with group −1 are left alone.
-    count : int
-        Number of groups.
+    parameters, members, count
+        The weights of every group: see :class:`mipprune.penalties.rows.GroupRows`.
     term : Term
         Of these groups, as NumPy numbers or for tensors; see :attr:`term`.
 

@@ -193,3 +193,17 @@ def test_sigma_shares_the_complexity_between_blocks_and_channels_and_kappa_the_u
         expected += share * 0.3 * float(mean.value(torch.ones_like(units), blocks))
         expected += share * 0.7 * float(mean.value(units, torch.ones_like(blocks)))
     assert float(method.complexity(theta)) == pytest.approx(expected)
+
+
+def test_a_block_closed_late_goes_even_where_channels_are_over_the_budget():
+    network = small_network("resnet14", width=8, shortcut="B")
+    method = method_of("complexity", network, budget={"macs": 0.3})
+    groups = method.task.groups
+    method.gates.theta.fill_(1)
+    method.gates.theta[groups.count + 2] = 0
+    name = list(groups.blocks)[2]
+    kept = method.select()
+    assert name in groups.emptied(kept)
+    cost = method.task.cost
+    assert cost.value(kept, "macs") <= 0.3 * cost.dense["macs"]
+    prune(network, groups, kept)

@@ -406,6 +406,9 @@ def test_protected_layers_keep_all_channels():
     smaller = prune(network, method.task.groups, method.select())
     assert (smaller.conv1.out_channels, smaller.layer3[0].conv2.out_channels) == (8, 32)
     assert smaller.layer3[0].conv1.out_channels < 32
+    counted = method.task.groups.kept_per_layer(method.select())
+    built = {name: len(smaller.get_submodule(name).weight) for name in counted}
+    assert counted == built
 
 
 def test_every_method_has_settings_that_the_configuration_reads_by_its_name():
