@@ -28,11 +28,11 @@ def accuracy(network: nn.Module, data: Data) -> float:
     """Share of the test images classified correctly, in percent."""
     training = network.training
     network.eval()
-    correct = torch.zeros((), dtype=torch.int64, device=data.test.labels.device)
+    correct = torch.zeros((), dtype=torch.int64, device=data.device)
     for images, labels in data.test_batches():
         correct += (network(images).argmax(1) == labels).sum()
     network.train(training)
-    return 100 * int(correct) / len(data.test)
+    return 100 * int(correct) / data.test_size
 
 
 @torch.inference_mode()

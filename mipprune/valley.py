@@ -16,6 +16,7 @@ augmented batches with their own statistics. The Hessian is that of B as it was 
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -82,7 +83,7 @@ def valley(a: Path, b: Path, config: ValleyConfig, report: Report = lambda text:
     device = pick_device(config.device)
     a, b = _find(a), _find(b)
     (first, network), data = _load(a, b, config, device)
-    sample = _sample(data, config)
+    sample = Split(*data.examples(config.images, config.seed))
     landscape = _Landscape(network, data, sample, config.batch)
     ends = [parameters_to_vector(n.parameters()).detach() for n in (first, network)]
     delta = (ends[0] - ends[1]).double().cpu().numpy()
@@ -175,9 +176,9 @@ def _train(
     landscape: _Landscape, a: torch.Tensor, b: torch.Tensor, config: ValleyConfig, report: Report
 ) -> torch.Tensor:
     """Control point of the curve, trained on augmented batches in training mode."""
-    steps = config.epochs * (len(landscape.data.train) // config.batch)
+    steps = config.epochs * landscape.data.steps(config.batch)
     generator = torch.Generator().manual_seed(config.seed)
-    batches = _batches(landscape.data, config.batch, generator)
+    batches = _batches(landscape.data, config)
     landscape.network.train()
     control = train_curve(
         lambda theta: landscape.loss(*next(batches))(theta),
@@ -193,9 +194,9 @@ def _train(
     return control
 
 
-def _batches(data: Data, size: int, generator: torch.Generator) -> Iterator[tuple]:
-    while True:
-        yield from data.train_batches(size, generator)
+def _batches(data: Data, config: ValleyConfig) -> Iterator[tuple]:
+    for epoch in itertools.count():
+        yield from data.train_batches(config.batch, config.seed, epoch)
 
 
 def _curvature(
@@ -232,14 +233,6 @@ def _curvature(
     }
 
 
-def _sample(data: Data, config: ValleyConfig) -> Split:
-    """Normalised training images without augmentation and their labels."""
-    generator = torch.Generator().manual_seed(config.seed)
-    index = torch.randperm(len(data.train), generator=generator)[: config.images]
-    index = index.to(data.train.labels.device)
-    return Split(data.normalise(data.train.images[index]), data.train.labels[index])
-
-
 def _find(folder: Path) -> Path:
     """A checkpoint's own folder, or that of a run."""
     if not folder.is_dir():
@@ -268,8 +261,8 @@ def _load(
         known = network.architecture["classes"], tuple(network.architecture["shape"])
         if known != (data.classes, data.shape):
             raise InputError(f"{folder} does not fit data={data.name}: other classes or image size")
-    if config.batch > len(data.train):
-        raise InputError(f"batch={config.batch} is more than the {len(data.train)} images")
+    if config.batch > data.train_size:
+        raise InputError(f"batch={config.batch} is more than the {data.train_size} images")
     return [first.to(device), second.to(device)], data
 
 

@@ -75,13 +75,12 @@ def train_epoch(
     InputError
         If the loss is not finite: training has diverged.
     """
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-    steps = len(data.train) // batch
+    steps = data.steps(batch)
     total = steps * phase.epochs
-    losses = torch.zeros((), device=data.train.images.device)
+    losses = torch.zeros((), device=data.device)
     method = subject.method
     subject.network.train()
-    for index, (images, labels) in enumerate(data.train_batches(batch, generator)):
+    for index, (images, labels) in enumerate(data.train_batches(batch, seed, epoch)):
         step = epoch * steps + index
         lr = learning_rate(phase, step, total)
         for group in subject.optimizer.param_groups:

@@ -68,9 +68,9 @@ class Run:
             raise InputError(f"{self.folder} has no checkpoint to resume from")
         self.device = pick_device(config.device)
         self.data = load(config.data.name, config.data.path, self.device)
-        if config.data.batch > len(self.data.train):
+        if config.data.batch > self.data.train_size:
             raise InputError(
-                f"data.batch={config.data.batch} is more than the {len(self.data.train)} images"
+                f"data.batch={config.data.batch} is more than the {self.data.train_size} images"
             )
         torch.manual_seed(config.seed)
         network = self._place(make_network(config, self.data))
@@ -170,7 +170,7 @@ class Run:
                 epoch=epoch + 1,
                 loss=loss,
                 accuracy=accuracy(subject.network, self.data),
-                images_per_s=len(self.data.train) / seconds,
+                images_per_s=self.data.train_size / seconds,
                 **(subject.method.log() if subject.method else {}),
             )
             self._save(self.phase, epoch + 1)
@@ -295,7 +295,7 @@ class Run:
             config.budget,
             config.optimizer,
             granularity=config.granularity,
-            steps=config.regularize.epochs * (len(self.data.train) // config.data.batch),
+            steps=config.regularize.epochs * self.data.steps(config.data.batch),
             batch=config.data.batch,
             trained=self.trained,
             seed=config.seed,
@@ -328,7 +328,7 @@ class Run:
         epochs = config.pretrain.epochs + config.regularize.epochs + config.finetune.epochs
         if self.config.reference and not self.config.init:
             epochs *= 2
-        return epochs * (len(self.data.train) // self.config.data.batch)
+        return epochs * self.data.steps(config.data.batch)
 
     def _elapsed(self) -> float:
         return self.seconds + time.perf_counter() - self.started

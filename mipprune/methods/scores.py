@@ -59,11 +59,7 @@ def fill_gradients(task: Task, images: int) -> None:
     training = network.training
     network.eval()
     network.zero_grad(set_to_none=True)
-    generator = torch.Generator().manual_seed(task.seed)
-    index = torch.randperm(len(data.train), generator=generator)[:images]
-    index = index.to(data.train.labels.device)
-    for part in index.split(256):
-        output = network(data.normalise(data.train.images[part]))
-        loss = F.cross_entropy(output, data.train.labels[part], reduction="sum") / len(index)
-        loss.backward()
+    inputs, labels = data.examples(images, task.seed)
+    for x, y in zip(inputs.split(256), labels.split(256), strict=True):
+        (F.cross_entropy(network(x), y, reduction="sum") / len(labels)).backward()
     network.train(training)

@@ -265,7 +265,7 @@ def test_taylor_scores_come_from_the_gradient_of_the_mean_loss():
     )
     scores = method.scores()
     data = method.task.data
-    index = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(0))[:64]
+    index = torch.randperm(data.train_size, generator=torch.Generator().manual_seed(0))[:64]
     loss = nn.functional.cross_entropy(
         network(data.normalise(data.train.images[index])), data.train.labels[index]
     )

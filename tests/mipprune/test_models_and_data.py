@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from data_checks import check_epochs, check_examples, check_test_images
 from safetensors.torch import load_file, save_file
 
 from formulations.errors import InputError
@@ -26,7 +27,7 @@ def test_published_weights_reach_their_published_accuracy(depth, published):
     data = load("cifar10", str(SHARED / "cifar10"), CPU)
     network = build({"name": f"resnet{depth}", "shape": data.shape, "classes": 10, "shortcut": "A"})
     load_weights(network, SHARED / "pretrained" / f"resnet{depth}-cifar10.safetensors")
-    assert len(data.train) == 50_000
+    assert data.train_size == 50_000
     assert abs(accuracy(network, data) - published) <= 0.02
 
 
@@ -80,7 +81,8 @@ def test_architectures_that_cannot_be_are_refused(architecture, message):
 
 def test_digits_split_is_fixed_and_stratified():
     data, again = load("digits", None, CPU), load("digits", None, CPU)
-    assert (len(data.train), len(data.test), data.classes, data.shape) == (1347, 450, 10, (1, 8, 8))
+    assert (data.train_size, data.test_size, data.classes) == (1347, 450, 10)
+    assert data.shape == (1, 8, 8)
     assert torch.equal(data.test.images, again.test.images)
     counts = torch.bincount(data.test.labels)
     assert counts.min() >= 43
@@ -88,14 +90,11 @@ def test_digits_split_is_fixed_and_stratified():
     assert abs(float(data.normalise(data.train.images).mean())) < 1e-5
 
 
-def test_batches_follow_from_the_generator_alone_and_cover_the_images_once():
+def test_batches_follow_from_seed_and_epoch_alone_and_cover_the_images_once():
     data = load("digits", None, CPU)
 
-    def epoch(seed):
-        return list(data.train_batches(100, torch.Generator().manual_seed(seed)))
-
-    first, same, other = epoch(0), epoch(0), epoch(1)
-    assert len(first) == 13
+    first, same, other = (list(data.train_batches(100, *key)) for key in ((0, 0), (0, 0), (0, 1)))
+    assert len(first) == data.steps(100) == 13
     assert all(torch.equal(a, b) for (a, _), (b, _) in zip(first, same, strict=True))
     assert not torch.equal(first[0][0], other[0][0])
     counted = sum(torch.bincount(labels, minlength=10) for _, labels in first)
@@ -106,7 +105,8 @@ def test_augmentation_is_a_crop_of_the_padded_image_perhaps_flipped():
     data = load("digits", None, CPU)
     data._flip = True
     images = data.train.images[:200]
-    augmented = data._augment(images, torch.Generator().manual_seed(0))
+    drawn = data._draw(len(images), torch.Generator().manual_seed(0))
+    augmented = data._augment(images, drawn)
     padded = torch.nn.functional.pad(images, (1, 1, 1, 1))
     flips = 0
     for image, whole in zip(augmented, padded, strict=True):
@@ -154,3 +154,27 @@ def test_pretrained_file_keeps_its_keys():
     own = build({"name": "resnet20", "shape": (3, 32, 32), "classes": 10, "shortcut": "A"})
     expected = {k for k in own.state_dict() if not k.endswith("num_batches_tracked")}
     assert expected == set(load_file(path)) - {"num_batches_tracked"}
+
+
+def test_an_epoch_is_the_same_stream_of_draws_as_ever():
+    """Order, then for every batch flips and offsets, from one generator: recorded results rely."""
+    data = load("digits", None, CPU)
+    generator = torch.Generator().manual_seed(3 * 1_000_003 + 2)
+    order = torch.randperm(1347, generator=generator)
+    padded = data.normalise(torch.nn.functional.pad(data.train.images, (1, 1, 1, 1)))
+    for step, (images, labels) in enumerate(data.train_batches(500, 3, 2)):
+        index = order[step * 500 : (step + 1) * 500]
+        offsets = torch.randint(0, 3, (2, 500, 1), generator=generator)[..., 0].T.tolist()
+        places = zip(index, offsets, strict=True)
+        wanted = [padded[i, :, r : r + 8, c : c + 8] for i, (r, c) in places]
+        assert torch.equal(images, torch.stack(wanted))
+        assert torch.equal(labels, data.train.labels[index])
+
+
+def test_data_in_memory_do_what_data_must():
+    data = load("digits", None, CPU)
+    check_epochs(data, 300)
+    check_test_images(data, 200)
+    check_examples(data)
+    with pytest.raises(InputError, match=r"data\.batch=100 cannot be shared evenly by 3"):
+        next(data.train_batches(100, 0, 0, world=3))

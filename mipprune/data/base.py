@@ -1,0 +1,115 @@
+"""What training and evaluation ask of a data set, wherever its images are."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from formulations.errors import InputError
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+"""Images (N, C, H, W) float32, normalised, and labels (N,) int64, on the device."""
+
+
+class Data(ABC):
+    """A data set.
+
+    What an epoch consists of follows from (seed, epoch) and the global batch alone: neither the
+    number of processes nor that of loading workers changes an image or its place.
+
+    Attributes
+    ----------
+    name : str
+    classes : int
+    shape : (channels, height, width)
+        Of an image as the network sees it.
+    device : torch.device
+    train_size, test_size : int
+        Number of images.
+    """
+
+    train_size: int
+    test_size: int
+
+    def __init__(
+        self,
+        name: str,
+        classes: int,
+        shape: Sequence[int],
+        mean: Sequence[float],
+        std: Sequence[float],
+        device: torch.device,
+    ):
+        self.name, self.classes, self.shape = name, classes, tuple(shape)
+        self.device = torch.device(device)
+        # x/255 normalised by mean and std, as one multiplication and one addition
+        mean = torch.tensor(mean, device=device).view(1, -1, 1, 1)
+        std = torch.tensor(std, device=device).view(1, -1, 1, 1)
+        self._scale, self._shift = 1 / (255 * std), -mean / std
+
+    def normalise(self, images: torch.Tensor) -> torch.Tensor:
+        """uint8 (N, C, H, W) to float32, with the data set's mean 0 and standard deviation 1."""
+        return images.float().mul_(self._scale).add_(self._shift)
+
+    def steps(self, batch: int) -> int:
+        """Optimisation steps of an epoch at a global batch: an incomplete last one is left out."""
+        return self.train_size // batch
+
+    @abstractmethod
+    def train_batches(
+        self, size: int, seed: int, epoch: int, start: int = 0, rank: int = 0, world: int = 1
+    ) -> Iterator[Batch]:
+        """One epoch: shuffled, augmented and normalised; the last incomplete batch is left out.
+
+        Parameters
+        ----------
+        size : int
+            Images of a global batch.
+        seed, epoch : int
+            All that is random follows from these two and an image's place.
+        start : int
+            Steps to leave out: the rest is what it is without them.
+        rank, world : int
+            This process and their number. Each yields its part of every global batch, in order.
+
+        Raises
+        ------
+        InputError
+            If the batch cannot be shared evenly.
+        """
+
+    @abstractmethod
+    def test_batches(self, size: int = 1000, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+        """Test images in order, normalised; every one in exactly one of the processes."""
+
+    @abstractmethod
+    def examples(self, count: int, seed: int = 0) -> Batch:
+        """Training images without augmentation, and their labels, drawn with a seed.
+
+        At most ``count``: all of them where there are fewer.
+        """
+
+    def sample(self, count: int, seed: int = 0) -> torch.Tensor:
+        """The images of :meth:`examples`, (count, C, H, W)."""
+        return self.examples(count, seed)[0]
+
+
+def part(size: int, rank: int, world: int) -> slice:
+    """A process's part of a global batch of ``size`` images.
+
+    Raises
+    ------
+    InputError
+        If the batch cannot be shared evenly.
+    """
+    if size % world:
+        raise InputError(f"data.batch={size} cannot be shared evenly by {world} processes")
+    own = size // world
+    return slice(rank * own, (rank + 1) * own)
+
+
+def share(count: int, rank: int, world: int) -> range:
+    """A process's share of ``count`` images: consecutive ones, none left out, none twice."""
+    return range(count * rank // world, count * (rank + 1) // world)

@@ -1,0 +1,107 @@
+"""Data sets that fit on the training device: one uint8 tensor there, augmented in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from mipprune.data.base import Batch, Data, part, share
+from mipprune.data.sources import Source
+
+
+@dataclass
+class Split:
+    """Images (N, C, H, W) and labels (N,) int64, on one device."""
+
+    images: torch.Tensor
+    labels: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass
+class Augmentation:
+    """What was drawn for a batch: flipped or not, (N, 1), and the crop's offsets, (2, N, 1)."""
+
+    flipped: torch.Tensor | None
+    offset: torch.Tensor | None
+
+    def __getitem__(self, which: slice) -> Augmentation:
+        return Augmentation(
+            None if self.flipped is None else self.flipped[which],
+            None if self.offset is None else self.offset[:, which],
+        )
+
+
+class Memory(Data):
+    """A data set in the device's memory.
+
+    Attributes
+    ----------
+    train, test : Split
+        uint8.
+    """
+
+    def __init__(self, source: Source, device: torch.device):
+        self.train = Split(*(t.to(device) for t in source.train))
+        self.test = Split(*(t.to(device) for t in source.test))
+        shape = self.train.images.shape[1:]
+        super().__init__(source.name, source.classes, shape, source.mean, source.std, device)
+        self.train_size, self.test_size = len(self.train), len(self.test)
+        self._pad, self._flip = source.pad, source.flip
+
+    def train_batches(
+        self, size: int, seed: int, epoch: int, start: int = 0, rank: int = 0, world: int = 1
+    ) -> Iterator[Batch]:
+        """See :meth:`Data.train_batches`. Drawn on the CPU, so that devices see the same."""
+        own = part(size, rank, world)
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+        order = torch.randperm(self.train_size, generator=generator).to(self.device)
+        for step in range(self.steps(size)):
+            drawn = self._draw(size, generator)  # also of steps left out: the stream goes on
+            if step < start:
+                continue
+            index = order[step * size : (step + 1) * size][own]
+            images = self._augment(self.train.images[index], drawn[own])
+            yield self.normalise(images), self.train.labels[index]
+
+    def test_batches(self, size: int = 1000, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+        """See :meth:`Data.test_batches`."""
+        own = share(self.test_size, rank, world)
+        for start in range(own.start, own.stop, size):
+            which = slice(start, min(start + size, own.stop))
+            yield self.normalise(self.test.images[which]), self.test.labels[which]
+
+    def examples(self, count: int, seed: int = 0) -> Batch:
+        """See :meth:`Data.examples`."""
+        generator = torch.Generator().manual_seed(seed)
+        index = torch.randperm(self.train_size, generator=generator)[:count].to(self.device)
+        return self.normalise(self.train.images[index]), self.train.labels[index]
+
+    def _draw(self, count: int, generator: torch.Generator) -> Augmentation:
+        flipped = offset = None
+        if self._flip:
+            flipped = torch.rand(count, 1, generator=generator) < 0.5
+        if self._pad:
+            offset = torch.randint(0, 2 * self._pad + 1, (2, count, 1), generator=generator)
+        return Augmentation(flipped, offset)
+
+    def _augment(self, images: torch.Tensor, drawn: Augmentation) -> torch.Tensor:
+        """Pad by ``pad``, crop, flip; one gather for the whole batch."""
+        count, _, height, width = images.shape
+        device, pad = images.device, self._pad
+        rows = torch.arange(height).expand(count, -1)
+        columns = torch.arange(width).expand(count, -1)
+        if drawn.flipped is not None:
+            columns = torch.where(drawn.flipped, columns.flip(1), columns)
+        if drawn.offset is not None:
+            rows, columns = rows + drawn.offset[0], columns + drawn.offset[1]
+            images = torch.nn.functional.pad(images, (pad, pad, pad, pad))
+        elif drawn.flipped is None:
+            return images
+        which = torch.arange(count, device=device)[:, None, None]
+        rows, columns = rows.to(device)[:, :, None], columns.to(device)[:, None, :]
+        return images.permute(0, 2, 3, 1)[which, rows, columns].permute(0, 3, 1, 2)
