@@ -1,8 +1,9 @@
 """Checkpoints: tensors and JSON, never pickles, written atomically, verified when read.
 
-A checkpoint is a folder with ``model.safetensors`` and ``model.json``: the architecture with the
-widths that the layers have now, and the checksum of the tensors. Files that belong to one moment
-(weights, optimizer, counters) lie in one folder, which is renamed into place as a whole.
+A checkpoint is a folder with ``model.safetensors`` and ``model.json``, the architecture with the
+widths that the layers have now, and ``SHA256SUMS`` of all its files, as ``sha256sum -c`` reads it.
+Files that belong to one moment (weights, optimizer, counters) lie in one folder, which is renamed
+into place as a whole.
 """
 
 from __future__ import annotations
@@ -24,16 +25,20 @@ from torch import nn
 from formulations.errors import InputError
 from mipprune.models import assign_weights, build, describe
 
-_RETIRED = ".previous"
+_SUMS = "SHA256SUMS"
 
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Write a file so that a reader sees all of it or what was there before."""
     temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
     os.replace(temporary, path)
 
 
@@ -42,18 +47,29 @@ def write_json(path: Path, value: Any) -> None:
     write_atomic(path, (json.dumps(value, indent=2) + "\n").encode())
 
 
-def replace_folder(folder: Path, fill: Callable[[Path], None]) -> None:
-    """Build a folder beside its place, then rename it there; the old one goes last."""
+def rotate_folder(folder: Path, fill: Callable[[Path], None]) -> None:
+    """Build a folder beside its place, then rename it there; the old one stays as ``.previous``."""
     temporary = folder.with_name(f".{folder.name}.tmp")
-    retired = folder.with_name(folder.name + _RETIRED)
+    retired = _previous(folder)
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    fill(temporary)
+    try:
+        temporary.mkdir(parents=True)
+        fill(temporary)
+        _write_sums(temporary)
+    except OSError:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
     if folder.exists():
         shutil.rmtree(retired, ignore_errors=True)
         os.replace(folder, retired)
     os.replace(temporary, folder)
-    shutil.rmtree(retired, ignore_errors=True)
+    _sync(folder.parent)
+
+
+def replace_folder(folder: Path, fill: Callable[[Path], None]) -> None:
+    """Build a folder beside its place, then rename it there; the old one goes last."""
+    rotate_folder(folder, fill)
+    shutil.rmtree(_previous(folder), ignore_errors=True)
 
 
 def save(
@@ -62,8 +78,6 @@ def save(
     *,
     data: Mapping[str, Any] | None = None,
     sparsity: Mapping[str, float] | None = None,
-    tensors: Mapping[str, torch.Tensor] | None = None,
-    state: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a checkpoint.
 
@@ -77,29 +91,34 @@ def save(
         Data set that the network was trained on (``name``, ``path``), for ``mipprune eval``.
     sparsity : mapping, optional
         Of a network with pruned single weights: the share of zeros in every layer.
-    tensors, state : mappings, optional
+    """
+    replace_folder(folder, lambda target: _write_model(target, network, data, sparsity))
+
+
+def save_generation(
+    folder: Path,
+    network: nn.Module,
+    *,
+    data: Mapping[str, Any],
+    tensors: Mapping[str, torch.Tensor],
+    state: Mapping[str, Any],
+) -> None:
+    """Write a checkpoint with the state of its training; the one before stays beside it.
+
+    Parameters
+    ----------
+    folder, network, data
+        As for :func:`save`.
+    tensors, state : mappings
         Further tensors (optimizer) and plain values (counters) of the same moment.
     """
 
     def fill(target: Path) -> None:
-        weights = _to_bytes(network.state_dict())
-        write_atomic(target / "model.safetensors", weights)
-        write_json(
-            target / "model.json",
-            {
-                "architecture": describe(network),
-                "data": dict(data or {}),
-                "sha256": hashlib.sha256(weights).hexdigest(),
-                **({"sparsity": dict(sparsity)} if sparsity else {}),
-            },
-        )
-        if state is not None:
-            optimizer = _to_bytes(tensors or {})
-            write_atomic(target / "state.safetensors", optimizer)
-            digest = hashlib.sha256(optimizer).hexdigest()
-            write_json(target / "state.json", {**state, "sha256": digest})
+        _write_model(target, network, data)
+        write_atomic(target / "state.safetensors", _to_bytes(tensors))
+        write_json(target / "state.json", state)
 
-    replace_folder(folder, fill)
+    rotate_folder(folder, fill)
 
 
 def load(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
@@ -112,20 +131,58 @@ def load(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
     """
     folder = _present(folder)
     description = _read_json(folder / "model.json")
-    tensors = _read_tensors(folder / "model.safetensors", description)
+    _verify(folder)
     try:
         network = build(description["architecture"])
     except (KeyError, TypeError, InputError) as error:
         raise InputError(f"{folder / 'model.json'} describes no network: {error}") from None
-    assign_weights(network, tensors, str(folder / "model.safetensors"))
+    weights = folder / "model.safetensors"
+    assign_weights(network, _read_tensors(weights), str(weights))
     return network, description.get("data", {})
 
 
-def load_state(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """The further tensors and values of a checkpoint. Raises as :func:`load`."""
-    folder = _present(folder)
-    state = _read_json(folder / "state.json")
-    return _read_tensors(folder / "state.safetensors", state), state
+def load_generation(
+    folder: Path,
+) -> tuple[nn.Module, dict[str, torch.Tensor], dict[str, Any], str | None]:
+    """The newest of a folder's generations that is sound.
+
+    Returns
+    -------
+    network : nn.Module
+    tensors, state : dict
+        What :func:`save_generation` was given.
+    broken : str or None
+        What was wrong with the newest one, if it is not that.
+
+    Raises
+    ------
+    InputError
+        If none is sound: what was wrong with the newest.
+    """
+    broken = None
+    for place in (folder, _previous(folder)):
+        if not place.exists():
+            continue
+        try:
+            network, _ = load(place)
+            tensors = _read_tensors(place / "state.safetensors")
+            return network, tensors, _read_json(place / "state.json"), broken
+        except InputError as error:
+            broken = broken or str(error)
+    raise InputError(broken or f"no checkpoint at {folder}")
+
+
+def set_aside(folder: Path) -> Path:
+    """Move an unsound checkpoint out of the way of the next one; where to."""
+    place = folder.with_name(f"{folder.name}.corrupt")
+    shutil.rmtree(place, ignore_errors=True)
+    os.replace(folder, place)
+    return place
+
+
+def any_generation(folder: Path) -> bool:
+    """Whether :func:`load_generation` has anything to read."""
+    return folder.exists() or _previous(folder).exists()
 
 
 def sparsity(folder: Path) -> dict[str, float] | None:
@@ -140,8 +197,64 @@ def is_checkpoint(folder: Path) -> bool:
 
 def _present(folder: Path) -> Path:
     """The folder, or the one it was about to replace when the writer was killed."""
-    retired = folder.with_name(folder.name + _RETIRED)
+    retired = _previous(folder)
     return retired if not folder.exists() and retired.exists() else folder
+
+
+def _previous(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.previous")
+
+
+def _write_model(
+    target: Path,
+    network: nn.Module,
+    data: Mapping[str, Any] | None,
+    sparsity: Mapping[str, float] | None = None,
+) -> None:
+    write_atomic(target / "model.safetensors", _to_bytes(network.state_dict()))
+    description = {"architecture": describe(network), "data": dict(data or {})}
+    if sparsity:
+        description["sparsity"] = dict(sparsity)
+    write_json(target / "model.json", description)
+
+
+def _write_sums(folder: Path) -> None:
+    files = sorted(path for path in folder.iterdir() if path.name != _SUMS)
+    lines = [f"{_digest(path)}  {path.name}\n" for path in files]
+    write_atomic(folder / _SUMS, "".join(lines).encode())
+    _sync(folder)
+
+
+def _verify(folder: Path) -> None:
+    """Raise an InputError unless every file is as its checksum says."""
+    try:
+        lines = (folder / _SUMS).read_text().splitlines()
+        sums = dict(reversed(line.split("  ", 1)) for line in lines)
+    except (FileNotFoundError, ValueError):  # covers a decoding error
+        raise InputError(f"corrupt checkpoint: {folder / _SUMS} is missing or damaged") from None
+    names = {path.name for path in folder.iterdir()} - {_SUMS}
+    for name in sorted(names | set(sums)):
+        path = folder / name
+        if not path.is_file():
+            raise InputError(f"corrupt checkpoint: {path} is missing")
+        if _digest(path) != sums.get(name):
+            size = path.stat().st_size
+            raise InputError(f"corrupt checkpoint: {path} ({size} bytes) differs from its checksum")
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(folder: Path) -> None:
+    """Make renames within a folder last, where the system can."""
+    if hasattr(os, "O_DIRECTORY"):
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _to_bytes(tensors: Mapping[str, torch.Tensor]) -> bytes:
@@ -160,16 +273,10 @@ def _read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _read_tensors(path: Path, description: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
     try:
-        data = path.read_bytes()
+        return load_tensors(path.read_bytes())
     except FileNotFoundError:
         raise InputError(f"corrupt checkpoint: {path} is missing") from None
-    if hashlib.sha256(data).hexdigest() != description.get("sha256"):
-        raise InputError(
-            f"corrupt checkpoint: {path} ({len(data)} bytes) differs from its checksum"
-        )
-    try:
-        return load_tensors(data)
     except SafetensorError as error:
         raise InputError(f"corrupt checkpoint: {path}: {error}") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Optional
@@ -38,9 +39,16 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run of this name.")
     ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Say what would be trained: groups, MACs, steps, memory."),
+    ] = False,
     json_file: _Json = None,
 ) -> None:
-    """Train, prune and fine-tune a network as a recipe says."""
+    """Train, prune and fine-tune a network as a recipe says.
+
+    SIGTERM and Ctrl-C save the run before it stops (exit code 143, 130); --resume goes on with it.
+    """
     from mipprune.config import Config, configure, read_recipe
 
     config = configure(Config, read_recipe(recipe), overrides or [])
@@ -48,12 +56,27 @@ def train(
         config = config.model_copy(update={"name": f"{Path(recipe).stem}-seed{config.seed}"})
     _check_writable(json_file)
 
+    if dry_run:
+        from mipprune.engine.plan import plan
+        from mipprune.report.tables import print_plan
+
+        planned = plan(config)
+        print_plan(planned)
+        _write(json_file, planned)
+        return
+
+    from mipprune.engine import Stopped
     from mipprune.engine import train as run
     from mipprune.report.tables import print_result
 
-    result = run(config, resume)
-    print_result(result)
-    _write(json_file, result)
+    try:
+        result = run(config, resume)
+    except Stopped as stopped:
+        print(f"mipprune: {stopped}: saved, go on with --resume", file=sys.stderr)
+        raise typer.Exit(128 + stopped.signal) from None
+    if os.environ.get("RANK", "0") == "0":
+        print_result(result)
+        _write(json_file, result)
 
 
 @app.command(
@@ -307,7 +330,7 @@ def main() -> None:
         sys.exit(2)
     except KeyboardInterrupt:
         print("mipprune: interrupted", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(130)
     except (OSError, RuntimeError, json.JSONDecodeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         print(f"mipprune: failed: {reason}", file=sys.stderr)

@@ -116,6 +116,13 @@ class OptimizerConfig(Section):
     nesterov: bool = True
     weight_decay: float = Field(5e-4, ge=0)
     label_smoothing: float = Field(0.0, ge=0, lt=1)
+    ema: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="decay of a running mean of the weights, which takes their place at the end of "
+        "a phase; not while a method works on them. null: none",
+    )
 
 
 class Config(Section):
@@ -127,6 +134,18 @@ class Config(Section):
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …")
     precision: Literal["float32", "bfloat16"] = Field(
         "float32", description="of forward and backward passes in training; weights are float32"
+    )
+    compile: bool = Field(
+        False, description="torch.compile of the network: minutes at first, then faster on a GPU"
+    )
+    accumulate: int = Field(
+        1, ge=1, description="parts, one after the other, in which a process works through a batch"
+    )
+    sync_batchnorm: bool = Field(
+        False, description="BatchNorm statistics over all processes that torchrun started"
+    )
+    checkpoint_steps: int = Field(
+        500, ge=0, description="steps between two checkpoints within an epoch; 0: none"
     )
     init: str | None = Field(
         None, description="start from these weights: a .safetensors file or a checkpoint folder"

@@ -18,21 +18,23 @@ from mipprune.cost import count_macs, count_params
 from mipprune.data import Data, load
 from mipprune.links import count_nonzero
 from mipprune.networks import make_network, pick_device
+from mipprune.ranks import Ranks
 
 LATENCY_BATCH = 64
 _WARM_UP, _TIMED = 5, 30
+_ALONE = Ranks()
 
 
 @torch.inference_mode()
-def accuracy(network: nn.Module, data: Data) -> float:
-    """Share of the test images classified correctly, in percent."""
+def accuracy(network: nn.Module, data: Data, ranks: Ranks = _ALONE) -> float:
+    """Share of the test images classified correctly, in percent; every rank takes its part."""
     training = network.training
     network.eval()
     correct = torch.zeros((), dtype=torch.int64, device=data.device)
-    for images, labels in data.test_batches():
+    for images, labels in data.test_batches(rank=ranks.rank, world=ranks.world):
         correct += (network(images).argmax(1) == labels).sum()
     network.train(training)
-    return 100 * int(correct) / data.test_size
+    return 100 * int(ranks.sum_(correct)) / data.test_size
 
 
 @torch.inference_mode()
@@ -61,7 +63,7 @@ def count(network: nn.Module, shape: Sequence[int], sparse: bool = False) -> dic
 
 
 def measure(
-    network: nn.Module, data: Data, file_bytes: int, sparse: bool = False
+    network: nn.Module, data: Data, file_bytes: int, sparse: bool = False, ranks: Ranks = _ALONE
 ) -> dict[str, Any]:
     """accuracy (%), macs, params, bytes (of the model file), latency_ms of a network.
 
@@ -69,7 +71,7 @@ def measure(
     its dense tensors.
     """
     return {
-        "accuracy": accuracy(network, data),
+        "accuracy": accuracy(network, data, ranks),
         **count(network, data.shape, sparse),
         "bytes": file_bytes,
         "latency_ms": latency_ms(network, data.shape),

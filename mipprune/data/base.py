@@ -28,10 +28,13 @@ class Data(ABC):
     device : torch.device
     train_size, test_size : int
         Number of images.
+    resident_bytes : int
+        Of images that stay on the device.
     """
 
     train_size: int
     test_size: int
+    resident_bytes = 0
 
     def __init__(
         self,
@@ -50,8 +53,8 @@ class Data(ABC):
         self._scale, self._shift = 1 / (255 * std), -mean / std
 
     def normalise(self, images: torch.Tensor) -> torch.Tensor:
-        """uint8 (N, C, H, W) to float32, with the data set's mean 0 and standard deviation 1."""
-        return images.float().mul_(self._scale).add_(self._shift)
+        """uint8 (N, C, H, W) to torch's default type, with mean 0 and standard deviation 1."""
+        return images.to(self._scale.dtype).mul_(self._scale).add_(self._shift)
 
     def steps(self, batch: int) -> int:
         """Optimisation steps of an epoch at a global batch: an incomplete last one is left out."""

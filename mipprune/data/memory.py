@@ -51,6 +51,7 @@ class Memory(Data):
         shape = self.train.images.shape[1:]
         super().__init__(source.name, source.classes, shape, source.mean, source.std, device)
         self.train_size, self.test_size = len(self.train), len(self.test)
+        self.resident_bytes = self.train.images.numel() + self.test.images.numel()
         self._pad, self._flip = source.pad, source.flip
 
     def train_batches(

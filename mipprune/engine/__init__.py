@@ -1,5 +1,6 @@
-"""Training: the loop, the phases of a run, the run folder."""
+"""The training loop, its phases, checkpoints and progress."""
 
+from mipprune.engine.guard import Stopped
 from mipprune.engine.run import train
 
-__all__ = ["train"]
+__all__ = ["Stopped", "train"]

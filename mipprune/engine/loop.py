@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional as F
 
-from formulations.errors import InputError
 from mipprune.config import PhaseConfig
 from mipprune.data import Data
+from mipprune.ema import Average
+from mipprune.engine.backward import Passes
 from mipprune.links import Masks
 from mipprune.methods.base import ADAPTATIONS, Method
 
@@ -30,68 +30,96 @@ def learning_rate(phase: PhaseConfig, step: int, total: int) -> float:
     return phase.lr
 
 
-@dataclass
 class Subject:
     """What is trained. A method may replace network and optimizer by smaller ones on the way.
 
-    Attributes
+    Parameters
     ----------
     network : nn.Module
     optimizer : torch.optim.Optimizer
-    method : Method or None
+    passes : Passes
+        How gradients are come by.
+    method : Method, optional
         Of the regularize phase.
-    masks : Masks or None
+    masks : Masks, optional
         Zeros that stay zeros.
-    remove : callable or None
+    average : Average, optional
+        Running mean of the weights.
+    remove : callable, optional
         Called with the (groups,) mask of kept groups when the method gives some up for good.
     """
 
-    network: nn.Module
-    optimizer: torch.optim.Optimizer
-    method: Method | None = None
-    masks: Masks | None = None
-    remove: Callable[[np.ndarray], None] | None = None
+    def __init__(
+        self,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        passes: Passes,
+        *,
+        method: Method | None = None,
+        masks: Masks | None = None,
+        average: Average | None = None,
+        remove: Callable[[np.ndarray], None] | None = None,
+    ):
+        self.optimizer, self._passes = optimizer, passes
+        self.method, self.masks, self.average, self.remove = method, masks, average, remove
+        self.replace(network)
+
+    def replace(self, network: nn.Module) -> None:
+        """Go on with another network, whose weights the optimizer has."""
+        self.network = network
+        gated = self.method is not None and self.method.changes_forward
+        self.gradients = self._passes.of(network, self.method.before_pass if gated else None)
+
+
+@dataclass(frozen=True)
+class Place:
+    """How far a run has come.
+
+    Attributes
+    ----------
+    phase : str
+    epoch, step : int
+        Complete epochs of the phase; steps in the present one.
+    loss : float or Tensor
+        Sum over the steps of the present epoch, of this rank's images.
+    """
+
+    phase: str
+    epoch: int = 0
+    step: int = 0
+    loss: float | torch.Tensor = 0.0
 
 
 def train_epoch(
     subject: Subject,
     data: Data,
     phase: PhaseConfig,
-    epoch: int,
+    place: Place,
     *,
     batch: int,
     seed: int,
-    label_smoothing: float,
-    precision: str,
-    advance: Callable[[], None],
-) -> float:
-    """One pass over the training images, shorter if the method is done; the mean loss.
+    ranks,
+    watch: Callable[[Place, Subject], None],
+) -> Place:
+    """The rest of an epoch, shorter if the method is done; the place at its end.
 
     The order and the augmentation of an epoch follow from (seed, epoch) alone, so that a resumed
-    run sees the same images.
-
-    Raises
-    ------
-    InputError
-        If the loss is not finite: training has diverged.
+    run sees the same images. ``watch`` is called after every step, and may raise to stop.
     """
-    steps = data.steps(batch)
+    steps, method = data.steps(batch), subject.method
     total = steps * phase.epochs
-    losses = torch.zeros((), device=data.device)
-    method = subject.method
     subject.network.train()
-    for index, (images, labels) in enumerate(data.train_batches(batch, seed, epoch)):
-        step = epoch * steps + index
+    batches = data.train_batches(
+        batch, seed, place.epoch, start=place.step, rank=ranks.rank, world=ranks.world
+    )
+    for images, labels in batches:
+        step = place.epoch * steps + place.step
         lr = learning_rate(phase, step, total)
         for group in subject.optimizer.param_groups:
             group["lr"] = lr
         if method:
             method.before_step()
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-            output = subject.network(images)
-        loss = F.cross_entropy(output.float(), labels, label_smoothing=label_smoothing)
-        subject.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss = subject.gradients(images, labels)
         if method:
             method.after_backward()
         subject.optimizer.step()
@@ -105,14 +133,10 @@ def train_epoch(
             kept = method.survivors() if adaptations else None
             if kept is not None:
                 subject.remove(kept)
-        losses += loss.detach()
-        advance()
+        if subject.average:
+            subject.average.update()
+        place = replace(place, step=place.step + 1, loss=place.loss + loss)
+        watch(place, subject)
         if method and method.done:
             break
-    mean = float(losses) / (index + 1)
-    if not math.isfinite(mean):
-        raise InputError(
-            f"training diverged in epoch {epoch + 1} (loss {mean}): "
-            f"lower the learning rate ({phase.lr:g}) or the method's strength"
-        )
-    return mean
+    return place

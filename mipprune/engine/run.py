@@ -1,40 +1,46 @@
-"""A run: pretrain, regularize, remove, fine-tune; its folder, its checkpoints, its result.
+"""A run: its phases, from the first step to the result.
 
-    runs/NAME/  config.yaml · metrics.jsonl · tensorboard/ · dense/ · regularized/ · pruned/ · last/
-                · result.json
+    reference    without init, if asked for: a dense twin, as long as all other phases together
+    pretrain     the network as it is
+    regularize   with the method; at the end removal
+    finetune     what is left
 
-``dense/`` and ``pruned/`` are checkpoints of the two networks that the result compares,
-``regularized/`` is the network just before removal; ``last/`` is the newest state with optimizer
-and counters, from which a stopped run goes on. There is no "best": without validation images it
-would be chosen on the test images.
+Every phase is entered, trained and left; :mod:`mipprune.engine.folder` keeps what a stopped run
+needs to go on anywhere in them.
 """
 
 from __future__ import annotations
 
 import time
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from torch import nn
 
 from formulations.errors import InputError
-from mipprune import checkpoint
 from mipprune.config import Config, PhaseConfig
 from mipprune.cost import Cost
 from mipprune.data import load
+from mipprune.ema import Average
 from mipprune.engine import state
-from mipprune.engine.loop import Subject, train_epoch
-from mipprune.engine.progress import Progress
+from mipprune.engine.backward import Passes
+from mipprune.engine.batchnorm import synchronise
+from mipprune.engine.folder import RunFolder
+from mipprune.engine.guard import Diverged, Guard, Search, describe
+from mipprune.engine.loop import Place, Subject, train_epoch
+from mipprune.engine.progress import Progress, Silent
 from mipprune.evaluate import accuracy, count, measure
 from mipprune.granularity import find_structure
 from mipprune.groups import find_groups
 from mipprune.links import Masks, masks_of, sparsity
 from mipprune.methods import Task, create
 from mipprune.networks import make_network, pick_device
+from mipprune.ranks import Ranks, join_ranks
 from mipprune.surgery import Removal, prune, prune_optimizer, recalibrate
+
+PHASES = ("reference", "pretrain", "regularize", "finetune")
 
 
 def train(config: Config, resume: bool = False) -> dict[str, Any]:
@@ -44,208 +50,236 @@ def train(config: Config, resume: bool = False) -> dict[str, Any]:
     ----------
     config : Config
     resume : bool
-        Go on with the run of this name from its last checkpoint.
+        Go on with the run of this name from its last checkpoint. Processes that torchrun starts
+        anew after a failure do so by themselves.
 
     Raises
     ------
     InputError
         For every wrong input, before anything is written.
+    Stopped
+        After SIGTERM or SIGINT, with the run saved where it was.
+    RuntimeError
+        If training diverges, or the disk is full; the run's last checkpoint is intact.
     """
-    return Run(config, resume).execute()
+    ranks = join_ranks(config.device)
+    folder = RunFolder(config, ranks)
+    resume = folder.claim(resume)
+    return Run(config, folder, ranks, resume).execute()
 
 
 class Run:
-    """One training run and its folder."""
+    """One training run.
 
-    def __init__(self, config: Config, resume: bool):
-        self.config, self.resume = config, resume
-        self.folder = Path(config.runs) / (config.name or "run")
-        if self.folder.exists() and not resume:
-            raise InputError(
-                f"{self.folder} exists: choose another name=NAME, or go on with it by --resume"
-            )
-        if resume and not (self.folder / "last").exists():
-            raise InputError(f"{self.folder} has no checkpoint to resume from")
+    Parameters
+    ----------
+    config : Config
+    folder : RunFolder
+    ranks : Ranks
+    resume : bool
+        Whether :meth:`execute` goes on with what the folder holds.
+    """
+
+    def __init__(self, config: Config, folder: RunFolder, ranks: Ranks, resume: bool = False):
+        self.config, self.folder, self.ranks, self.resume = config, folder, ranks, resume
         self.device = pick_device(config.device)
         self.data = load(config.data.name, config.data.path, self.device)
-        if config.data.batch > self.data.train_size:
-            raise InputError(
-                f"data.batch={config.data.batch} is more than the {self.data.train_size} images"
-            )
-        torch.manual_seed(config.seed)
-        network = self._place(make_network(config, self.data))
+        self._check_batch()
+        self.passes = Passes(
+            ranks,
+            accumulate=config.accumulate,
+            label_smoothing=config.optimizer.label_smoothing,
+            precision=config.precision,
+            compile=config.compile,
+        )
+        network = self._initial()
         self._structure(network)
         self._attach(network)  # checks method and budget before anything is written
-        self.phase, self.epoch, self.seconds = "pretrain", 0, 0.0
+        self.method.detach()
+        self.network = network
+        self.place = Place(PHASES[0])
+        self.seconds = 0.0
         self.facts: dict[str, Any] = {"layers": {n: len(g) for n, g in self.groups.layers.items()}}
         self.dense: dict[str, Any] = {}
 
     def execute(self) -> dict[str, Any]:
-        """Run all phases that are left."""
+        """Run all that is left; the result."""
         self.started = time.perf_counter()
         # weights on their way to zero pass through numbers with which a CPU is 100 times slower
         torch.set_flush_denormal(True)
+        torch.backends.cudnn.benchmark = True
+        progress = Progress if self.ranks.first else Silent
         try:
-            return self._execute()
+            with progress(self.folder.path, self._steps(), self.config.data.batch) as self.progress:
+                self.guard = Guard(
+                    self.config.checkpoint_steps,
+                    self.ranks,
+                    self.device,
+                    self.progress.advance,
+                    self._save,
+                )
+                with self.guard.listening():
+                    return self._execute()
+        except Diverged as error:
+            raise self._diagnosis(error) from None
+        except OSError as error:
+            raise self.folder.write_error(error) from error
         finally:
             torch.set_flush_denormal(False)
 
     def _execute(self) -> dict[str, Any]:
-        with Progress(self.folder, self._steps()) as self.progress:
-            if self.resume:
-                self._restore()
-            else:
-                self._begin()
-            if self.phase == "pretrain":
-                self._train_phase(self.config.pretrain)
-                self._note_dense()
-                self._attach(self.subject.network)
-                self._save("regularize", 0)
-            if self.phase == "regularize":
-                if not self.method.done:
-                    self._train_phase(self.config.regularize)
-                self._remove()
-                self._save("finetune", 0)
-            self._train_phase(self.config.finetune)
+        if self.resume:
+            self._restore()
+        else:
+            self.folder.make()
+            self._enter(PHASES[0])
+        for phase in PHASES[PHASES.index(self.place.phase) :]:
+            if phase != self.place.phase:
+                self._enter(phase)
+            self._train_phase(self.schedule(phase))
+            self._leave(phase)
         return self._finish()
 
     # ---- phases -------------------------------------------------------------------------------
 
-    def _begin(self):
-        self.folder.mkdir(parents=True)
-        (self.folder / "config.yaml").write_text(
-            yaml.safe_dump(self.config.model_dump(), sort_keys=False)
-        )
-        if self.config.reference and not self.config.init:
-            self._measure_dense(self._train_reference())
-        self._plain(self.subject.network)
-        self._save("pretrain", 0)
+    def schedule(self, phase: str) -> PhaseConfig:
+        """Length and learning rates. The reference's: those of the regularize phase where it is
+        the only one, else of the shape of the fine-tune schedule, from the first phase's rate."""
+        config = self.config
+        if phase != "reference":
+            return getattr(config, phase)
+        if not config.reference or config.init:
+            return PhaseConfig(epochs=0)
+        first = config.pretrain if config.pretrain.epochs else config.regularize
+        last = config.finetune if config.finetune.epochs else config.regularize
+        epochs = config.pretrain.epochs + config.regularize.epochs + config.finetune.epochs
+        shape = {"schedule": last.schedule, "milestones": last.milestones}
+        return PhaseConfig(epochs=epochs, lr=first.lr, warmup=first.warmup, **shape)
 
-    def _plain(self, network: nn.Module):
-        """Train the network as it is, without the method."""
-        self.method.detach()
-        self.subject = Subject(network, self._sgd(network))
+    def _enter(self, phase: str) -> None:
+        if phase == "pretrain":
+            self.network = self._initial()  # a reference has trained it
+        if phase in ("reference", "pretrain"):
+            self._plain(self.network)
+        elif phase == "regularize":
+            self._attach(self.subject.network)
+        self._save(Place(phase))
 
-    def _note_dense(self):
-        """Before the method begins: what the pruned network will be compared with."""
-        if not self.dense:
+    def _leave(self, phase: str) -> None:
+        if self.subject.average:
+            self.subject.average.copy_to(self.subject.network)
+        if phase == "reference" and self.schedule(phase).epochs:
+            self._measure_dense(self.subject.network)
+        elif phase == "pretrain" and not self.dense:
             self._measure_dense(self.subject.network)
             if not self.trained:
                 self.dense["accuracy"] = None  # these are random weights: nothing to compare with
+        elif phase == "regularize":
+            self._remove()
 
-    def _measure_dense(self, network: nn.Module):
+    def _plain(self, network: nn.Module) -> None:
+        """Train the network as it is, without the method."""
+        self.subject = self._subject(network, self._sgd(network), average=self._average(network))
+
+    def _measure_dense(self, network: nn.Module) -> None:
         size = self._save_model("dense", network)
-        self.dense = measure(network, self.data, size)
+        self.dense = measure(network, self.data, size, ranks=self.ranks)
         self.progress.say(phase="dense", epoch=0, **self.dense)
 
-    def _train_reference(self) -> nn.Module:
-        """The same initial network trained dense for as many epochs in all: by the regularize
-        phase's schedule where it is the only one, else by the fine-tune schedule's shape with the
-        learning rate of the first phase."""
-        pretrain, regularize = self.config.pretrain, self.config.regularize
-        finetune, first = self.config.finetune, pretrain if pretrain.epochs else regularize
-        phase = PhaseConfig(
-            epochs=pretrain.epochs + regularize.epochs + finetune.epochs,
-            lr=first.lr,
-            schedule=finetune.schedule if finetune.epochs else regularize.schedule,
-            milestones=finetune.milestones if finetune.epochs else regularize.milestones,
-            warmup=first.warmup,
-        )
-        torch.manual_seed(self.config.seed)
-        network = self._place(make_network(self.config, self.data))
-        twin = Subject(network, self._sgd(network))
-        for epoch in range(phase.epochs):
-            loss = self._epoch(twin, phase, epoch)
-            self.progress.say(phase="reference", epoch=epoch + 1, loss=loss)
-        return network
-
-    def _train_phase(self, phase: PhaseConfig):
-        subject = self.subject
-        for epoch in range(self.epoch, phase.epochs):
-            start = time.perf_counter()
-            loss = self._epoch(subject, phase, epoch)
+    def _train_phase(self, phase: PhaseConfig) -> None:
+        while self.place.epoch < phase.epochs and not (
+            self.subject.method and self.subject.method.done
+        ):
+            start, before = time.perf_counter(), self.place.step
+            place = self._epoch(phase, self.guard)
+            self.guard.check(place, self.subject.network, weights=True)
+            self.ranks.align(self.subject.network)
             seconds = time.perf_counter() - start
+            images = (place.step - before) * self.config.data.batch
+            subject = self.subject
+            seen = subject.average.network if subject.average else subject.network
             self.progress.say(
-                phase=self.phase,
-                epoch=epoch + 1,
-                loss=loss,
-                accuracy=accuracy(subject.network, self.data),
-                images_per_s=self.data.train_size / seconds,
+                phase=place.phase,
+                epoch=place.epoch + 1,
+                loss=self._mean_loss(place) / place.step,
+                accuracy=accuracy(seen, self.data, self.ranks),
+                images_per_s=images / seconds,
                 **(subject.method.log() if subject.method else {}),
             )
-            self._save(self.phase, epoch + 1)
-            if subject.method and subject.method.done:
-                break
-        self.epoch = 0
+            self._save(Place(place.phase, place.epoch + 1))
 
-    def _epoch(self, subject: Subject, phase: PhaseConfig, epoch: int) -> float:
+    def _epoch(self, phase: PhaseConfig, watch) -> Place:
         return train_epoch(
-            subject,
+            self.subject,
             self.data,
             phase,
-            epoch,
+            self.place,
             batch=self.config.data.batch,
             seed=self.config.seed,
-            label_smoothing=self.config.optimizer.label_smoothing,
-            precision=self.config.precision,
-            advance=self.progress.advance,
+            ranks=self.ranks,
+            watch=watch,
         )
 
-    def _remove(self):
+    def _remove(self) -> None:
         """What the method gives up goes, and the method with it."""
-        before = accuracy(self.subject.network, self.data)
+        before = accuracy(self.subject.network, self.data, self.ranks)
         self._save_model("regularized", self.subject.network)
-        kept = self.method.select()
+        kept = self.ranks.of_first(self.method.select(), self.device)
         facts = self.method.facts()
+        masks = None
         if self.config.granularity == "link":
-            network = self.subject.network
-            masks = Masks(network, masks_of(network, self.groups, kept))
-            self.subject = Subject(network, self.subject.optimizer, masks=masks)
+            masks = Masks(self.subject.network, masks_of(self.subject.network, self.groups, kept))
             left = self.groups.kept_per_layer(kept)
         else:
             self._shrink(kept)
-            self.subject = Subject(self.subject.network, self.subject.optimizer)
             left = {name: len(group) for name, group in self.groups.layers.items()}
-        if not isinstance(self.subject.optimizer, torch.optim.SGD):
-            self.subject.optimizer = self._sgd(self.subject.network)  # the method's own has done
+        self.method.detach()
+        network, optimizer = self.subject.network, self.subject.optimizer
+        if not isinstance(optimizer, torch.optim.SGD):
+            optimizer = self._sgd(network)  # the method's own has done
         if self.config.recalibrate:
             images = self.data.sample(self.config.recalibrate)
-            recalibrate(self.subject.network, images.split(self.config.data.batch))
+            recalibrate(network, images.split(self.config.data.batch))
+        self.subject = self._subject(
+            network, optimizer, masks=masks, average=self._average(network)
+        )
         self.facts = {
             "accuracy_regularized": before,
-            "accuracy_removed": accuracy(self.subject.network, self.data),
+            "accuracy_removed": accuracy(network, self.data, self.ranks),
             "layers": {
                 name: [size, left.get(name, 0)] for name, size in self.facts["layers"].items()
             },
             **facts,
         }
-        size = count(self.subject.network, self.data.shape, self.sparse)
+        size = count(network, self.data.shape, self.sparse)
         self.progress.say(
             phase="remove",
             epoch=0,
             accuracy=self.facts["accuracy_removed"],
-            **{unit: size[unit] / self.dense[unit] for unit in size},
+            **{f"kept_{unit}": size[unit] / self.dense[unit] for unit in size},
         )
 
-    def _shrink(self, kept: np.ndarray):
+    def _shrink(self, kept: np.ndarray) -> np.ndarray:
         """Physical removal: network, optimizer and groups get smaller."""
-        network, optimizer = self.subject.network, self.subject.optimizer
+        network = self.subject.network
         kept = self.groups.settle(kept)
-        smaller = self._place(prune(network, self.groups, kept))
-        prune_optimizer(optimizer, network, smaller, Removal(self.groups, kept))
-        self.subject.network = smaller
+        smaller = self._place_on_device(prune(network, self.groups, kept))
+        prune_optimizer(self.subject.optimizer, network, smaller, Removal(self.groups, kept))
         self.groups = self.groups.shrink(kept)
+        self.subject.network = smaller
         return kept
 
-    def _remove_on_the_way(self, kept: np.ndarray):
-        kept = self._shrink(kept)
-        self.cost = Cost(self.subject.network, self.groups, self.data.shape)
-        self.method.follow(self._task(self.subject.network), kept)
+    def _remove_on_the_way(self, kept: np.ndarray) -> None:
+        kept = self._shrink(self.ranks.of_first(kept, self.device))
+        network = self.subject.network
+        self.cost = Cost(network, self.groups, self.data.shape)
+        self.method.follow(self._task(network), kept)
+        self.subject.replace(network)
 
     def _finish(self) -> dict[str, Any]:
         network = self.subject.network
         size = self._save_model("pruned", network)
-        pruned = measure(network, self.data, size, self.sparse)
+        pruned = measure(network, self.data, size, self.sparse, self.ranks)
         target = self.config.budget.target()
         result = {
             "dense": self.dense,
@@ -257,10 +291,11 @@ class Run:
             "budget": dict([target]) if target else None,
             "kept": {unit: pruned[unit] / self.dense[unit] for unit in ("macs", "params")},
             "device": self._device_name(),
-            "folder": str(self.folder),
+            "folder": str(self.folder.path),
             **self.facts,
         }
-        checkpoint.write_json(self.folder / "result.json", result)
+        self.folder.write_result(result)
+        self.ranks.barrier()
         return result
 
     # ---- parts --------------------------------------------------------------------------------
@@ -275,11 +310,28 @@ class Run:
         """Whether the regularize phase starts from trained weights."""
         return bool(self.config.init) or self.config.pretrain.epochs > 0
 
-    def _place(self, network: nn.Module) -> nn.Module:
+    def _check_batch(self) -> None:
+        batch, parts = self.config.data.batch, self.ranks.world * self.config.accumulate
+        if batch > self.data.train_size:
+            raise InputError(f"data.batch={batch} is more than the {self.data.train_size} images")
+        if batch % parts:
+            raise InputError(
+                f"data.batch={batch} cannot be divided into {self.ranks.world} processes × "
+                f"accumulate={self.config.accumulate} equal parts"
+            )
+
+    def _initial(self) -> nn.Module:
+        """The network at its first weights."""
+        torch.manual_seed(self.config.seed)
+        return self._place_on_device(make_network(self.config, self.data))
+
+    def _place_on_device(self, network: nn.Module) -> nn.Module:
         """On the device, in the memory format that its convolutions are fastest in."""
+        if self.config.sync_batchnorm and self.ranks.world > 1:
+            network = synchronise(network, self.device)
         return network.to(self.device, memory_format=torch.channels_last)
 
-    def _structure(self, network: nn.Module):
+    def _structure(self, network: nn.Module) -> None:
         config = self.config
         self.groups, self.cost = find_structure(
             network, self.data.shape, config.granularity, config.protect
@@ -300,18 +352,26 @@ class Run:
             trained=self.trained,
             seed=config.seed,
             resumed=self.resume,
+            ranks=self.ranks,
         )
 
-    def _attach(self, network: nn.Module):
+    def _attach(self, network: nn.Module) -> None:
         """The method on the network, as it is now."""
         self.method = create(self.config.method, self._task(network))
         own = self.method.optimizer(network.parameters())
-        self.subject = Subject(
+        self.subject = self._subject(
             network,
             self._sgd(network) if own is None else own,
-            self.method,
+            method=self.method,
             remove=self._remove_on_the_way,
         )
+
+    def _subject(self, network: nn.Module, optimizer, **parts) -> Subject:
+        return Subject(network, optimizer, self.passes, **parts)
+
+    def _average(self, network: nn.Module) -> Average | None:
+        decay = self.config.optimizer.ema
+        return None if decay is None else Average(network, decay)
 
     def _sgd(self, network: nn.Module) -> torch.optim.Optimizer:
         options = self.config.optimizer
@@ -321,61 +381,58 @@ class Run:
             momentum=options.momentum,
             nesterov=options.nesterov and options.momentum > 0,
             weight_decay=options.weight_decay,
+            fused=self.device.type == "cuda",
         )
 
     def _steps(self) -> int:
-        config = self.config
-        epochs = config.pretrain.epochs + config.regularize.epochs + config.finetune.epochs
-        if self.config.reference and not self.config.init:
-            epochs *= 2
-        return epochs * self.data.steps(config.data.batch)
+        epochs = sum(self.schedule(phase).epochs for phase in PHASES)
+        return epochs * self.data.steps(self.config.data.batch)
 
     def _elapsed(self) -> float:
         return self.seconds + time.perf_counter() - self.started
 
     def _device_name(self) -> str:
+        ranks = f"{self.ranks.world} × " if self.ranks.world > 1 else ""
         if self.device.type == "cuda":
-            return torch.cuda.get_device_name(self.device)
-        return f"{self.device.type}, {torch.get_num_threads()} threads"
+            return ranks + torch.cuda.get_device_name(self.device)
+        return f"{ranks}{self.device.type}, {torch.get_num_threads()} threads"
 
     # ---- saving and resuming --------------------------------------------------------------------
 
     def _save_model(self, name: str, network: nn.Module) -> int:
-        data = self.config.data.model_dump(include={"name", "path"})
         zeros = sparsity(network) if self.sparse and name == "pruned" else None
-        checkpoint.save(self.folder / name, network, data=data, sparsity=zeros)
-        return (self.folder / name / "model.safetensors").stat().st_size
+        return self.folder.save_model(name, network, zeros)
 
-    def _save(self, phase: str, epoch: int):
-        self.phase, self.epoch = phase, epoch
-        method = self.method.state_dict() if phase == "regularize" else {}
+    def _save(self, place: Place) -> None:
+        self.place = replace(place, loss=self._mean_loss(place))
+        method = self.method.state_dict() if place.phase == "regularize" else {}
         tensors, plain = state.pack(self.subject, method)
-        checkpoint.save(
-            self.folder / "last",
+        numbered = place.phase == "regularize" and not self.sparse
+        self.folder.save_state(
             self.subject.network,
-            data=self.config.data.model_dump(include={"name", "path"}),
-            tensors=tensors,
-            state={
-                "phase": phase,
-                "epoch": epoch,
+            tensors,
+            {
+                **vars(self.place),
                 "seconds": self._elapsed(),
                 "dense": self.dense,
                 "facts": self.facts,
                 "groups": {n: g.tolist() for n, g in self.groups.layers.items()}
-                if phase == "regularize" and not self.sparse
+                if numbered
                 else {},
+                "progress": self.progress.state(),
                 **plain,
             },
         )
 
-    def _restore(self):
-        folder = self.folder / "last"
-        network, _ = checkpoint.load(folder)
-        tensors, plain = checkpoint.load_state(folder)
-        network = self._place(network)
-        self.phase, self.epoch = plain["phase"], plain["epoch"]
+    def _mean_loss(self, place: Place) -> float:
+        return float(self.ranks.mean_(torch.as_tensor(place.loss, device=self.device).clone()))
+
+    def _restore(self) -> None:
+        network, tensors, plain = self.folder.load_state()
+        network = self._place_on_device(network)
+        self.place = Place(**{key: plain[key] for key in ("phase", "epoch", "step", "loss")})
         self.seconds, self.dense, self.facts = plain["seconds"], plain["dense"], plain["facts"]
-        if self.phase == "regularize":
+        if self.place.phase == "regularize":
             if self.sparse:
                 self._structure(network)
             else:  # of the network as it is by now: the checks were for the whole one
@@ -387,4 +444,28 @@ class Run:
         else:
             self._plain(network)
             state.unpack(self.subject, tensors, plain)
-        self.progress.say(phase="resume", epoch=self.epoch)
+        steps = self.data.steps(self.config.data.batch)
+        phases = PHASES[: PHASES.index(self.place.phase)]
+        done = sum(self.schedule(phase).epochs for phase in phases) + self.place.epoch
+        self.progress.go_on(plain["progress"], done * steps + self.place.step)
+        self.progress.say(phase="resume", epoch=self.place.epoch)
+
+    def _diagnosis(self, error: Diverged) -> RuntimeError:
+        """Which step and layer it was: found by a replay from the last checkpoint."""
+        self.resume = True
+        self.progress = Silent(self.folder.path, 0, 0)
+        self._restore()
+        good, phase = describe(self.place), self.schedule(self.place.phase)
+        search = Search(self.subject.network)
+        try:
+            self._epoch(phase, search)
+        except Diverged as found:
+            where = f"at {describe(found.place)}: {found.where} is not finite"
+        else:
+            where = f"by {describe(error.place)}; a replay of these steps was finite"
+        finally:
+            search.close()
+        return RuntimeError(
+            f"training diverged {where}; {self.folder.path} is intact at {good}: lower the "
+            f"learning rate ({phase.lr:g}) or the method's strength in a new run, or --resume"
+        )

@@ -1,4 +1,5 @@
-"""What ``last/`` holds beside the network: optimizer, method and masks, as tensors and JSON."""
+"""What ``last/`` holds beside the network: optimizer, method, masks, averaged weights and random
+numbers, as tensors and JSON."""
 
 from __future__ import annotations
 
@@ -23,6 +24,11 @@ def pack(subject: Subject, method: Mapping[str, Any]) -> tuple[dict[str, torch.T
     tensors |= {f"method/{key}": v for key, v in method.items() if torch.is_tensor(v)}
     if subject.masks:
         tensors |= {f"mask/{name}": mask for name, mask in subject.masks.keep.items()}
+    if subject.average:
+        tensors |= {f"average/{n}": t for n, t in subject.average.state_dict().items()}
+    tensors["random/cpu"] = torch.get_rng_state()
+    if torch.cuda.is_available():
+        tensors["random/cuda"] = torch.cuda.get_rng_state()
     settings = subject.optimizer.param_groups[0]
     return tensors, {
         "optimizer": {k: v for k, v in settings.items() if isinstance(v, int | float | None)},
@@ -33,9 +39,9 @@ def pack(subject: Subject, method: Mapping[str, Any]) -> tuple[dict[str, torch.T
 def unpack(
     subject: Subject, tensors: Mapping[str, torch.Tensor], plain: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Put optimizer and masks of :func:`pack` into a subject; the method's state."""
+    """Put all of :func:`pack` but the method's state into a subject; the method's state."""
     parameters = dict(subject.network.named_parameters())
-    method, keep = dict(plain["method"]), {}
+    method, keep, average = dict(plain["method"]), {}, {}
     for path, tensor in tensors.items():
         part, _, rest = path.partition("/")
         if part == "optimizer":
@@ -44,10 +50,17 @@ def unpack(
             subject.optimizer.state[weight][key] = tensor.to(weight.device)
         elif part == "method":
             method[rest] = tensor
-        else:
+        elif part == "average":
+            average[rest] = tensor
+        elif part == "mask":
             keep[rest] = tensor
+    torch.set_rng_state(tensors["random/cpu"])
+    if torch.cuda.is_available() and "random/cuda" in tensors:
+        torch.cuda.set_rng_state(tensors["random/cuda"])
     for group in subject.optimizer.param_groups:
         group.update(plain["optimizer"])
     if keep:
         subject.masks = Masks(subject.network, keep)
+    if average:
+        subject.average.load_state_dict(average)
     return method

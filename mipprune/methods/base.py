@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from mipprune.cost import Cost
 from mipprune.data import Data
 from mipprune.groups import Groups
 from mipprune.links import LinkCost
+from mipprune.ranks import Ranks
 
 # How often over a phase a method adapts its own settings.
 ADAPTATIONS = 100
@@ -47,6 +48,9 @@ class Task:
         Whether a run goes on: what was checked before it began may have gone by now.
     seed : int
         For everything that a method draws at random.
+    ranks : Ranks
+        The processes of the run. All hold the same weights; only the gradients that the engine
+        has filled are means over all of them.
     """
 
     network: nn.Module
@@ -61,6 +65,7 @@ class Task:
     trained: bool
     seed: int
     resumed: bool = False
+    ranks: Ranks = field(default_factory=Ranks)
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
@@ -92,6 +97,7 @@ class Method:
 
     needs_budget = True  # whether select() cannot do without one
     removes_blocks = False  # whether granularity=block means anything to it
+    changes_forward = False  # whether it takes part in the forward pass: see before_pass()
 
     def __init__(self, settings: MethodConfig, task: Task):
         self.settings, self.task, self.done = settings, task, False
@@ -116,7 +122,13 @@ class Method:
         return None
 
     def before_step(self) -> None:
-        """Called before the forward pass of every training step."""
+        """Called before every training step."""
+
+    def before_pass(self, images: slice) -> None:
+        """Called before every forward pass, if ``changes_forward``.
+
+        A step has several where its batch is divided; ``images`` are those of the whole batch.
+        """
 
     def after_backward(self) -> None:
         """Change the gradients, which the loss has just filled."""

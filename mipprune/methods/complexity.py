@@ -73,7 +73,7 @@ class Complexity(Method):
         If single weights are to be pruned, or σ > 0 and the network has no removable blocks.
     """
 
-    needs_budget, removes_blocks = False, True
+    needs_budget, removes_blocks, changes_forward = False, True, True
 
     def __init__(self, settings: Settings, task: Task):
         super().__init__(settings, task)
@@ -115,6 +115,10 @@ class Complexity(Method):
         drawn = sample(self._probability(), self.task.batch, generator)
         self.gates.values = drawn.requires_grad_(True)
 
+    def before_pass(self, images: slice) -> None:
+        """Hand the gates of these images to the network."""
+        self.gates.select(images)
+
     def _probability(self) -> torch.Tensor:
         """θ, so far from 0 and 1 that both values of a gate are seen."""
         explore = self.settings.explore
@@ -128,6 +132,7 @@ class Complexity(Method):
             return
         theta, values = self.gates.theta, self.gates.values
         gradient = difference(values.grad, values.detach(), self._probability())
+        gradient = self.task.ranks.mean_(gradient)
         gradient += self.nu * self.complexity_gradient()
         self._mean.lerp_(gradient, 1 - _MEMORY)
         left = self.task.steps - self.step

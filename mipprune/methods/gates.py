@@ -30,7 +30,7 @@ class Gates:
     theta : (gates,) Tensor
         Their probabilities, 1 at first; what a pass in evaluation mode multiplies by.
     values : (images, gates) Tensor
-        What the next pass in training mode multiplies by; its gradient is ∂L/∂ξ.
+        What the images of the next step are multiplied by; its gradient is ∂L/∂ξ.
     """
 
     def __init__(self, network: nn.Module, groups: Groups, units: bool, blocks: bool):
@@ -69,12 +69,17 @@ class Gates:
 
     @property
     def values(self) -> torch.Tensor:
-        """What the next pass in training mode multiplies by; its gradient is ∂L/∂ξ."""
+        """What the images of the next step are multiplied by; its gradient is ∂L/∂ξ."""
         return self._values
 
     @values.setter
     def values(self, values: torch.Tensor) -> None:
-        self._values, self._padded = values, _pad(values)
+        self._values = values
+        self.select(slice(None))
+
+    def select(self, images: slice) -> None:
+        """Which of the images the next pass in training mode sees."""
+        self._padded = _pad(self._values[images])
 
     def remove(self) -> None:
         """Take the gates out of the network."""

@@ -50,6 +50,34 @@ def print_result(result: Mapping[str, Any]) -> None:
     )
 
 
+def print_plan(plan: Mapping[str, Any]) -> None:
+    """What a run would do."""
+    images, budget, memory = plan["images"], plan["budget"], plan["memory_bytes"]
+    table = Table(show_header=False, box=None)
+    table.add_row("model", f"{plan['model']}, {plan['macs']:,} MACs, {plan['params']:,} parameters")
+    table.add_row(
+        "data", f"{plan['data']}, {images['train']:,} training and {images['test']:,} test images"
+    )
+    table.add_row("method", f"{plan['method']}, granularity {plan['granularity']}")
+    table.add_row("groups", f"{plan['groups']:,} in {len(plan['layers'])} sets of coupled layers")
+    table.add_row(
+        "budget",
+        "none: the method decides"
+        if budget is None
+        else f"{budget['share']:.1%} of the {budget['unit']}: {budget['count']:,}",
+    )
+    phases = [
+        f"{phase} {epochs} epochs = {plan['steps'][phase]:,}"
+        for phase, epochs in plan["epochs"].items()
+        if epochs
+    ]
+    table.add_row("steps", ", ".join(phases) or "none")
+    parts = ", ".join(f"{name} {size / 2**20:,.1f}" for name, size in memory.items())
+    table.add_row("memory", f"about {sum(memory.values()) / 2**20:,.0f} MiB: {parts}")
+    table.add_row("device", plan["device"])
+    console().print(table, highlight=False)
+
+
 def print_rows(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """The rows of a comparison."""
     table = Table(title=title)

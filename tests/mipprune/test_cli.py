@@ -1,6 +1,7 @@
 """The command line as a user meets it: whole runs on digits, wrong input, checkpoints."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -71,45 +72,13 @@ def test_eval_of_a_run_gives_its_result_again(folder):
         assert again[name] == pruned[name]
 
 
-def test_a_stopped_run_goes_on_to_the_same_network(folder):
-    """Killed after the first fine-tuning epoch; resumed, it must end where quick ended."""
-    script = (
-        "import os\n"
-        "from mipprune.engine import run\n"
-        "save = run.Run._save\n"
-        "def dying(self, phase, epoch):\n"
-        "    save(self, phase, epoch)\n"
-        "    if (phase, epoch) == ('{phase}', 1):\n"
-        "        os._exit(9)\n"
-        "run.Run._save = dying\n"
-        "from mipprune.cli import main\n"
-        "main()\n"
-    )
-    words = ["digits-spr", "name=again", "budget.macs=0.5", *QUICK]
-    for phase, resume in (("regularize", []), ("finetune", ["--resume"])):
-        killed = subprocess.run(
-            [sys.executable, "-c", script.format(phase=phase), "train", *words, *resume],
-            cwd=folder,
-            capture_output=True,
-            check=False,
-        )
-        assert killed.returncode == 9, killed.stderr
-    result = run("train", *words, "--resume", cwd=folder)
-    assert result.returncode == 0, result.stderr
-    one, two = (
-        (folder / "runs" / name / "pruned/model.safetensors").read_bytes()
-        for name in ("quick", "again")
-    )
-    assert one == two
-
-
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "json", "missing"])
 def test_a_damaged_checkpoint_is_refused_and_left_as_it_is(folder, tmp_path, damage):
-    import shutil
+    """Both states of the run, and what eval reads."""
 
     broken = tmp_path / "runs" / "broken"
     shutil.copytree(folder / "runs/quick", broken)
-    for name in ("pruned", "last"):
+    for name in ("pruned", "last", "last.previous"):
         weights = broken / name / "model.safetensors"
         data = weights.read_bytes()
         if damage == "truncated":

@@ -58,10 +58,10 @@ def kill_after(monkeypatch, *moments):
     """Raise once behind each of these checkpoints."""
     save, left = Run._save, set(moments)
 
-    def dying(self, phase, epoch):
-        save(self, phase, epoch)
-        if (phase, epoch) in left:
-            left.remove((phase, epoch))
+    def dying(self, place):
+        save(self, place)
+        if (place.phase, place.epoch) in left:
+            left.remove((place.phase, place.epoch))
             raise Killed
 
     monkeypatch.setattr(Run, "_save", dying)

@@ -1,0 +1,53 @@
+"""BatchNorm whose statistics are those of the whole batch, over all ranks."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.nn.functional import all_reduce
+
+
+class _Synchronised(nn.modules.batchnorm._BatchNorm):
+    """torch's SyncBatchNorm for CPUs, which torch has for GPUs only.
+
+    Every rank has as many images. The gradient passes through the sums of all ranks.
+    """
+
+    def _check_input_dim(self, input: torch.Tensor) -> None:
+        """Any number of dimensions."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Normalise, (images, channels, …)."""
+        if not self.training:
+            return super().forward(input)
+        over = [axis for axis in range(input.dim()) if axis != 1]
+        shape = [1, -1] + [1] * (input.dim() - 2)
+        count = input.numel() // input.shape[1] * dist.get_world_size()
+        mean = all_reduce(input.sum(over)) / count
+        centred = input - mean.view(shape)
+        variance = all_reduce(centred.square().sum(over)) / count
+        if self.track_running_stats:
+            self.num_batches_tracked.add_(1)
+            share = self.momentum
+            if share is None:  # cumulative average
+                share = 1.0 / float(self.num_batches_tracked)
+            with torch.no_grad():
+                self.running_mean.lerp_(mean, share)
+                self.running_var.lerp_(variance * (count / (count - 1)), share)
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        return centred * scale.view(shape) + self.bias.view(shape)
+
+
+def synchronise(network: nn.Module, device: torch.device) -> nn.Module:
+    """The network with every BatchNorm's statistics taken over all ranks, in place."""
+    if device.type == "cuda":
+        return nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    for module in list(network.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.modules.batchnorm._BatchNorm):
+                own = _Synchronised(child.num_features, child.eps, child.momentum)
+                own._parameters, own._buffers = child._parameters, child._buffers
+                own.train(child.training)
+                setattr(module, name, own)
+    return network

@@ -1,0 +1,115 @@
+"""The folder of a run: what it holds, and that nothing in it is ever lost.
+
+    runs/NAME/  config.yaml · metrics.jsonl · tensorboard/ · dense/ · regularized/ · pruned/
+                · last/ · last.previous/ · result.json
+
+``dense/`` and ``pruned/`` are checkpoints of the two networks that the result compares,
+``regularized/`` is the network just before removal; ``last/`` is the newest state with optimizer
+and counters, from which a stopped run goes on, and ``last.previous/`` the one before, for the day
+on which ``last/`` cannot be read. There is no "best": without validation images it would be chosen
+on the test images.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import nn
+
+from formulations.errors import InputError
+from mipprune import checkpoint
+from mipprune.config import Config
+from mipprune.ranks import Ranks
+
+
+class RunFolder:
+    """A run's folder; only the first rank writes to it."""
+
+    def __init__(self, config: Config, ranks: Ranks):
+        self.path = Path(config.runs) / (config.name or "run")
+        self._config, self._ranks = config, ranks
+        self._data = config.data.model_dump(include={"name", "path"})
+        self._saved = False
+
+    def claim(self, resume: bool) -> bool:
+        """Whether the run goes on with what is here, after checking that it may.
+
+        A folder without a checkpoint is one of a run that had only begun: resumed, it begins again.
+
+        Raises
+        ------
+        InputError
+            If the folder exists and is not to be resumed, or is to be resumed and does not.
+        """
+        there = self.path.exists()
+        resume = resume or (self._ranks.restarted and there)
+        if there and not resume:
+            raise InputError(
+                f"{self.path} exists: choose another name=NAME, or go on with it by --resume"
+            )
+        if resume and not there:
+            raise InputError(f"there is no run {self.path} to resume: no checkpoint, no folder")
+        self._saved = checkpoint.any_generation(self.path / "last")
+        self._ranks.barrier()  # all have looked before the first one writes
+        return self._saved
+
+    def make(self) -> None:
+        """Begin: the folder and the configuration in it."""
+        if self._ranks.first:
+            self.path.mkdir(parents=True, exist_ok=True)
+            text = yaml.safe_dump(self._config.model_dump(), sort_keys=False)
+            (self.path / "config.yaml").write_text(text, encoding="utf-8")
+
+    def save_model(
+        self, name: str, network: nn.Module, sparsity: Mapping[str, float] | None
+    ) -> int:
+        """Write a network without its training state; bytes of its tensors' file."""
+        folder = self.path / name
+        if self._ranks.first:
+            checkpoint.save(folder, network, data=self._data, sparsity=sparsity)
+        self._ranks.barrier()
+        return (folder / "model.safetensors").stat().st_size
+
+    def save_state(
+        self, network: nn.Module, tensors: Mapping[str, torch.Tensor], plain: Mapping[str, Any]
+    ) -> None:
+        """Write ``last/``; the one before stays as ``last.previous/``."""
+        if self._ranks.first:
+            checkpoint.save_generation(
+                self.path / "last", network, data=self._data, tensors=tensors, state=plain
+            )
+            self._saved = True
+
+    def load_state(self) -> tuple[nn.Module, dict[str, torch.Tensor], dict[str, Any]]:
+        """Network, tensors and plain values of the newest state that can be read."""
+        network, tensors, plain, broken = checkpoint.load_generation(self.path / "last")
+        self._ranks.barrier()
+        if broken and self._ranks.first:
+            place = checkpoint.set_aside(self.path / "last")  # the next one shall not retire it
+            print(
+                f"mipprune: {broken}; it is now {place}, and the run goes on from the checkpoint "
+                "before",
+                file=sys.stderr,
+            )
+        return network, tensors, plain
+
+    def write_result(self, result: Mapping[str, Any]) -> None:
+        """Write ``result.json``."""
+        if self._ranks.first:
+            checkpoint.write_json(self.path / "result.json", result)
+
+    def write_error(self, error: OSError) -> RuntimeError:
+        """What to say when something could not be written."""
+        reason = error.strerror or str(error)
+        where = error.filename or self.path
+        if self._saved:
+            return RuntimeError(
+                f"cannot write {where}: {reason}; {self.path}/last is intact: make room and go on "
+                "with --resume"
+            )
+        return RuntimeError(f"cannot write {where}: {reason}; nothing was trained yet")
