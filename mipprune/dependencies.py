@@ -47,13 +47,13 @@ def coupled_layers(network: nn.Module, shape: Sequence[int]) -> Iterator[tuple[s
     traced = copy.deepcopy(network)  # without the gradients
     for own, parameter in zip(network.parameters(), traced.parameters(), strict=True):
         parameter.grad = own.grad
-    traced = traced.cpu().float().eval()
+    traced = traced.cpu().eval()
     shortcuts = replace_shortcuts(traced)
     for shortcut in shortcuts.values():
         for parameter in shortcut.parameters():
             nn.init.zeros_(parameter)
             parameter.grad = torch.zeros_like(parameter)
-    graph = _graph(traced, torch.zeros(1, *shape))
+    graph = _graph(traced, torch.zeros(1, *shape, dtype=next(traced.parameters()).dtype))
     names = {module: name for name, module in traced.named_modules()}
     for module, group in _groups(graph, traced):
         yield names[module], group

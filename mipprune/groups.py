@@ -232,9 +232,9 @@ def find_groups(network: nn.Module, shape: Sequence[int]) -> Groups:
         parameters, or nothing to prune.
     """
     _check(network)
-    traced = copy.deepcopy(network).cpu().float().eval()
+    traced = copy.deepcopy(network).cpu().eval()
     shortcuts = replace_shortcuts(traced)
-    axes, edges = couplings(traced, torch.zeros(1, *shape))
+    axes, edges = couplings(traced, torch.zeros(1, *shape, dtype=next(traced.parameters()).dtype))
     group_of = _label(axes, edges)
     names = {module: name for name, module in traced.named_modules()}
     dummies = {module for shortcut in shortcuts.values() for module in shortcut.modules()}

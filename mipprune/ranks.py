@@ -104,7 +104,11 @@ def join_ranks(device: str) -> Ranks:
         )
     if on_gpu:
         torch.cuda.set_device(local)
+    attempt = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if on_gpu else "gloo")
-    restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
-    return Ranks(dist.get_rank(), world, local, restarted)
+        store, rank, world = next(dist.rendezvous("env://"))
+        # processes that are started anew may find the old ones' addresses in the store
+        store = dist.PrefixStore(f"attempt {attempt}", store)
+        backend = "nccl" if on_gpu else "gloo"
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world)
+    return Ranks(dist.get_rank(), world, local, restarted=attempt > 0)

@@ -5,10 +5,23 @@ from __future__ import annotations
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.distributed.nn.functional import all_reduce
 
 
-class _Synchronised(nn.modules.batchnorm._BatchNorm):
+class _Sum(torch.autograd.Function):
+    """Sum over the ranks, of gradients too."""
+
+    @staticmethod
+    def forward(context, tensor: torch.Tensor) -> torch.Tensor:
+        total = tensor.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(context, gradient: torch.Tensor) -> torch.Tensor:
+        return _Sum.apply(gradient)
+
+
+class _Synchronised(nn.BatchNorm2d):
     """torch's SyncBatchNorm for CPUs, which torch has for GPUs only.
 
     Every rank has as many images. The gradient passes through the sums of all ranks.
@@ -24,9 +37,9 @@ class _Synchronised(nn.modules.batchnorm._BatchNorm):
         over = [axis for axis in range(input.dim()) if axis != 1]
         shape = [1, -1] + [1] * (input.dim() - 2)
         count = input.numel() // input.shape[1] * dist.get_world_size()
-        mean = all_reduce(input.sum(over)) / count
+        mean = _Sum.apply(input.sum(over)) / count
         centred = input - mean.view(shape)
-        variance = all_reduce(centred.square().sum(over)) / count
+        variance = _Sum.apply(centred.square().sum(over)) / count
         if self.track_running_stats:
             self.num_batches_tracked.add_(1)
             share = self.momentum

@@ -179,6 +179,7 @@ class Run:
 
     def _plain(self, network: nn.Module) -> None:
         """Train the network as it is, without the method."""
+        network = self._synchronised(network)
         self.subject = self._subject(network, self._sgd(network), average=self._average(network))
 
     def _measure_dense(self, network: nn.Module) -> None:
@@ -240,6 +241,7 @@ class Run:
         if self.config.recalibrate:
             images = self.data.sample(self.config.recalibrate)
             recalibrate(network, images.split(self.config.data.batch))
+        network = self._synchronised(network)
         self.subject = self._subject(
             network, optimizer, masks=masks, average=self._average(network)
         )
@@ -273,6 +275,7 @@ class Run:
         kept = self._shrink(self.ranks.of_first(kept, self.device))
         network = self.subject.network
         self.cost = Cost(network, self.groups, self.data.shape)
+        network = self._synchronised(network)
         self.method.follow(self._task(network), kept)
         self.subject.replace(network)
 
@@ -327,8 +330,6 @@ class Run:
 
     def _place_on_device(self, network: nn.Module) -> nn.Module:
         """On the device, in the memory format that its convolutions are fastest in."""
-        if self.config.sync_batchnorm and self.ranks.world > 1:
-            network = synchronise(network, self.device)
         return network.to(self.device, memory_format=torch.channels_last)
 
     def _structure(self, network: nn.Module) -> None:
@@ -357,6 +358,7 @@ class Run:
 
     def _attach(self, network: nn.Module) -> None:
         """The method on the network, as it is now."""
+        network = self._synchronised(network)  # first: a method may hook into its modules
         self.method = create(self.config.method, self._task(network))
         own = self.method.optimizer(network.parameters())
         self.subject = self._subject(
@@ -368,6 +370,12 @@ class Run:
 
     def _subject(self, network: nn.Module, optimizer, **parts) -> Subject:
         return Subject(network, optimizer, self.passes, **parts)
+
+    def _synchronised(self, network: nn.Module) -> nn.Module:
+        """Its parameters stay the same objects."""
+        if self.config.sync_batchnorm and self.ranks.world > 1:
+            return synchronise(network, self.device)
+        return network
 
     def _average(self, network: nn.Module) -> Average | None:
         decay = self.config.optimizer.ema

@@ -175,7 +175,7 @@ class Complexity(Method):
         """∂C/∂θ, (gates,)."""
         if not len(self.gates.theta):  # all removed
             return self.gates.theta
-        theta = self.gates.theta.double().cpu().requires_grad_(True)
+        theta = self.gates.theta.clone().double().cpu().requires_grad_(True)
         with torch.enable_grad():
             self.complexity(theta).backward()
         return theta.grad.to(self.gates.theta)
