@@ -67,7 +67,7 @@ class Run:
         if resume and not (self.folder / "last").exists():
             raise InputError(f"{self.folder} has no checkpoint to resume from")
         self.device = pick_device(config.device)
-        self.data = load(config.data.name, config.data.path, self.device)
+        self.data = load(**config.data.source(), device=self.device)
         if config.data.batch > self.data.train_size:
             raise InputError(
                 f"data.batch={config.data.batch} is more than the {self.data.train_size} images"
@@ -341,9 +341,8 @@ class Run:
     # ---- saving and resuming --------------------------------------------------------------------
 
     def _save_model(self, name: str, network: nn.Module) -> int:
-        data = self.config.data.model_dump(include={"name", "path"})
         zeros = sparsity(network) if self.sparse and name == "pruned" else None
-        checkpoint.save(self.folder / name, network, data=data, sparsity=zeros)
+        checkpoint.save(self.folder / name, network, data=self.config.data.source(), sparsity=zeros)
         return (self.folder / name / "model.safetensors").stat().st_size
 
     def _save(self, phase: str, epoch: int):
@@ -353,7 +352,7 @@ class Run:
         checkpoint.save(
             self.folder / "last",
             self.subject.network,
-            data=self.config.data.model_dump(include={"name", "path"}),
+            data=self.config.data.source(),
             tensors=tensors,
             state={
                 "phase": phase,
