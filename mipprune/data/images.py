@@ -110,7 +110,7 @@ def load_images(
     if decoder == "dali":
         from mipprune.data import dali
 
-        dali.check(device)
+        dali.check()
         decode = partial(dali.decode_batches, threads=max(1, workers))
     else:
         decode = partial(decode_batches, workers=workers)

@@ -25,13 +25,13 @@ _ATTEMPTS = 10
 
 
 class Crop(NamedTuple):
-    """Pixels of an image, and whether they are mirrored."""
+    """A part of an image in its pixels, and whether it is mirrored."""
 
-    left: int
-    top: int
-    width: int
-    height: int
-    flip: bool
+    left: float
+    top: float
+    width: float
+    height: float
+    flip: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,12 +63,17 @@ class RandomCrop:
         crop = self.draw(index, width, height)
         # a JPEG is decoded at 1/2, 1/4 or 1/8 where that leaves the crop large enough
         wanted = (width * self.size / crop.width, height * self.size / crop.height)
-        image.draft(None, tuple(map(math.ceil, wanted)))
-        x, y = image.width / width, image.height / height
-        right = min((crop.left + crop.width) * x, image.width)  # rounding may have put it above
-        bottom = min((crop.top + crop.height) * y, image.height)
-        box = (crop.left * x, crop.top * y, right, bottom)
-        image = _rgb(image).resize((self.size, self.size), Image.Resampling.BILINEAR, box)
+        drafted = image.draft(None, tuple(map(math.ceil, wanted)))
+        scale = drafted[1][2] / width if drafted else 1.0
+        left, top, right, bottom = (
+            scale * edge
+            for edge in (crop.left, crop.top, crop.left + crop.width, crop.top + crop.height)
+        )
+        # whole pixels first: what lies outside must not be blended into the edges
+        outer = (math.floor(left), math.floor(top), math.ceil(right), math.ceil(bottom))
+        image = _rgb(image.crop(outer))
+        box = (left - outer[0], top - outer[1], right - outer[0], bottom - outer[1])
+        image = image.resize((self.size, self.size), Image.Resampling.BILINEAR, box)
         return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if crop.flip else image
 
 
@@ -78,22 +83,26 @@ class CenterCrop:
 
     size: int
 
+    def draw(self, index: int, width: int, height: int) -> Crop:
+        """The centre, in pixels of the image as it is."""
+        (wide, high), (left, top) = self._resized(width, height)
+        x, y = width / wide, height / high
+        return Crop(left * x, top * y, self.size * x, self.size * y)
+
     def __call__(self, image: Image.Image, index: int) -> Image.Image:
-        width, height = resized(self.size, *image.size)
-        image = _rgb(image).resize((width, height), Image.Resampling.BILINEAR)
-        left, top = round((width - self.size) / 2), round((height - self.size) / 2)
+        size, (left, top) = self._resized(*image.size)
+        image = _rgb(image).resize(size, Image.Resampling.BILINEAR)
         return image.crop((left, top, left + self.size, top + self.size))
+
+    def _resized(self, width: int, height: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Width and height after resizing, and the centre's corner in it."""
+        short = round(self.size * RESIZED)
+        long = int(short * max(width, height) / min(width, height))  # truncated, as torchvision's
+        wide, high = (short, long) if width <= height else (long, short)
+        return (wide, high), (round((wide - self.size) / 2), round((high - self.size) / 2))
 
 
 Transform = RandomCrop | CenterCrop
-
-
-def resized(size: int, width: int, height: int) -> tuple[int, int]:
-    """Width and height of a test image before its centre is cut out; the longer side truncated."""
-    short = round(size * RESIZED)
-    if width <= height:
-        return short, int(short * height / width)
-    return int(short * width / height), short
 
 
 def decode(encoded: Encoded, transform: Transform) -> np.ndarray:
