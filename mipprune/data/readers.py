@@ -163,7 +163,9 @@ class Shards(Reader):
             raise InputError(f"cannot read {self.paths[number]}: {_line(error)}") from None
 
     def _open(self, path: str) -> pq.ParquetFile:
-        return pq.ParquetFile(path, filesystem=self._files, pre_buffer=True)
+        # the same instance in this process, another in a worker: connections do not survive a fork
+        files = type(self._files)(*self._files.storage_args, **self._files.storage_options)
+        return pq.ParquetFile(path, filesystem=files, pre_buffer=True)
 
     def _footer(self, path: str) -> tuple[list[int], tuple[str, ...]]:
         """Rows of every row group, and the names of the classes where they are noted."""
@@ -215,7 +217,9 @@ def open_images(path: str) -> tuple[Reader, Reader]:
         files, root = url_to_fs(path)
         found = _find_shards(files, root)
     except Exception as error:  # file systems raise many kinds, all meaning: not to be had
-        raise InputError(f"data.path={path} could not be had: {_line(error)}") from None
+        raise InputError(
+            f"images at {path} could not be had ({_line(error)}); name others with data.path=DIR"
+        ) from None
     if found:
         train = Shards(found[0], files)
         test = Shards(found[1], files, train.classes)

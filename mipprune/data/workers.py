@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -16,7 +17,6 @@ from mipprune.data.readers import Reader
 from mipprune.data.transforms import Transform, decode
 
 _PREFETCHED = 4  # pieces of batches that every worker may be ahead
-_GRACE = 20  # seconds
 _MOST = 16
 
 
@@ -98,8 +98,15 @@ def _as_they_are(piece):
 def _outlive_signals(worker: int) -> None:
     """A run that is told to stop finishes its step and saves: its workers must not die before.
 
-    Ctrl-C and a cluster's SIGTERM go to all processes at once. Workers end when the run does; the
-    alarm is for one that nobody ends.
+    Ctrl-C and a cluster's SIGTERM go to all processes at once; the trainer's own SIGTERM counts.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(_GRACE))
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS, where a worker dies of every SIGTERM
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_obey, args=(os.getppid(),), daemon=True).start()
+
+
+def _obey(trainer: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != trainer:
+        pass
+    os._exit(0)

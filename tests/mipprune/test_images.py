@@ -2,9 +2,8 @@
 
 import io
 import multiprocessing
-import os
 import shutil
-import signal
+import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -302,12 +301,25 @@ def test_workers_outlive_the_signals_that_tell_a_run_to_stop(folder):
     data = images(folder, workers=2)
     batches = data.train_batches(2, 0, 0)
     first = next(batches)
-    for worker in multiprocessing.active_children():
-        os.kill(worker.pid, signal.SIGINT)
-        os.kill(worker.pid, signal.SIGTERM)
+    workers = [str(worker.pid) for worker in multiprocessing.active_children()]
+    for name in ("INT", "TERM"):  # from another process, as Ctrl-C and clusters send them
+        subprocess.run(["kill", f"-{name}", *workers], check=True)
     again = list(images(folder).train_batches(2, 0, 0))
     for one, two in zip([first, *batches], again, strict=True):
         assert_same(one, two)
+
+
+def test_workers_end_with_an_epoch_that_nobody_finishes(folder):
+    """Also where an error still holds on to it when the interpreter ends."""
+    code = (
+        "import sys, torch; from mipprune.data import load\n"
+        f"data = load('images', {str(folder)!r}, torch.device('cpu'), size=32, workers=2)\n"
+        "batches = data.train_batches(2, 0, 0)\n"
+        "next(batches)\n"
+        "sys.exit(3)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (3, "")
 
 
 # ---- whole runs -------------------------------------------------------------------------------
