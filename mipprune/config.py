@@ -146,8 +146,8 @@ class OptimizerConfig(Section):
         None,
         gt=0,
         lt=1,
-        description="decay of the moving average of the weights, which is evaluated and saved in "
-        "their place; none without",
+        description="decay of a running mean of the weights, which takes their place at the end of "
+        "a phase; not while a method works on them. null: none",
     )
 
 
