@@ -48,6 +48,7 @@ def main() -> None:
     )
     given = parser.parse_args()
     device = pick_device(given.device)
+    load_average = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as root:
         size = generate(Path(root), given.images)
         ways = {
@@ -83,6 +84,7 @@ def main() -> None:
             "batch": given.batch,
             "rounds": given.rounds,
             "device": device.type,
+            "load_average": load_average,  # before: what else the machine was doing
             "decoder": given.decoder,
             "pillow": Image.__version__,
             "libjpeg_turbo": features.check("libjpeg_turbo"),
