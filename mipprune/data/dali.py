@@ -6,21 +6,20 @@ order and random numbers are ours, DALI decodes, resizes and mirrors.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 
 import numpy as np
 import torch
-from PIL import Image
 
 from formulations.errors import InputError
 from mipprune.data.base import Batch
 from mipprune.data.readers import Encoded, Reader
-from mipprune.data.transforms import Transform
+from mipprune.data.transforms import Transform, open_image
 
 _AHEAD = 2  # batches read before they are asked for
+_SHOWN = 300  # characters of DALI's own words
 
 
 def check() -> None:
@@ -61,9 +60,9 @@ def decode_batches(
         except StopIteration:
             return
         except RuntimeError as error:
-            reason = next((line for line in str(error).splitlines() if line.strip()), "no reason")
+            reason = " ".join(str(error).split())[:_SHOWN]
             raise InputError(
-                f"DALI could not decode a batch ({reason}): data.decoder=pillow names the image"
+                f"DALI could not decode a batch (data.decoder=pillow names the image): {reason}"
             ) from None
         pixels = torch.from_dlpack(images.as_tensor())
         found = torch.from_numpy(labels.pop(0)).to(device, non_blocking=True)
@@ -133,11 +132,8 @@ def _inputs(
 
 def _row(encoded: Encoded, transform: Transform) -> tuple[np.ndarray, ...]:
     """Bytes; corner and size of the pixels to decode (x, y); the part of them to resize (y, x)."""
-    try:
-        width, height = Image.open(io.BytesIO(encoded.content)).size
-    except OSError as error:
-        raise InputError(f"damaged image {encoded.name}: {error}") from None
-    crop = transform.draw(encoded.index, width, height)
+    with open_image(encoded) as image:
+        crop = transform.draw(encoded.index, *image.size)
     left, top = int(crop.left), int(crop.top)
     right, bottom = np.ceil(crop.left + crop.width), np.ceil(crop.top + crop.height)
     start = np.array([crop.top - top, crop.left - left], np.float32)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from formulations.errors import InputError
 from mipprune.data.base import Draw, stream
@@ -113,12 +113,26 @@ def decode(encoded: Encoded, transform: Transform) -> np.ndarray:
     InputError
         If it is damaged, naming it.
     """
-    try:
-        with Image.open(io.BytesIO(encoded.content)) as image:
+    with open_image(encoded) as image:
+        try:
             return np.asarray(transform(image, encoded.index))
-    except Exception as error:  # Pillow's decoders raise many kinds, all meaning: damaged
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"damaged image {encoded.name}: {reason}") from None
+        except Exception as error:  # Pillow's decoders raise many kinds, all meaning: damaged
+            raise _damaged(encoded, error) from None
+
+
+def open_image(encoded: Encoded) -> Image.Image:
+    """The image, its size known and its pixels not decoded yet. Raises as :func:`decode`."""
+    try:
+        return Image.open(io.BytesIO(encoded.content))
+    except UnidentifiedImageError:  # its text is about the buffer
+        raise InputError(f"damaged image {encoded.name}: of no known form") from None
+    except Exception as error:
+        raise _damaged(encoded, error) from None
+
+
+def _damaged(encoded: Encoded, error: Exception) -> InputError:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return InputError(f"damaged image {encoded.name}: {reason}")
 
 
 def _rgb(image: Image.Image) -> Image.Image:

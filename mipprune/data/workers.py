@@ -61,6 +61,7 @@ def decode_batches(
         pin_memory=device.type == "cuda",
         prefetch_factor=_PREFETCHED if workers else None,
         worker_init_fn=_outlive_signals,
+        generator=torch.Generator(),  # or it would draw a seed from the run's random numbers
     )
     batch = []
     for piece in loader:
