@@ -33,9 +33,35 @@ class Section(BaseModel):
 class DataConfig(Section):
     """Which images."""
 
-    name: str = Field("digits", description="digits, cifar10 or cifar100")
-    path: str | None = Field(None, description="folder of the parquet files, instead of the Hub")
+    name: str = Field(
+        "digits", description="digits, cifar10, cifar100, imagenet, or images: any in class folders"
+    )
+    path: str | None = Field(
+        None,
+        description="folder of the parquet files, instead of the Hub; imagenet, images: also of "
+        "train/CLASS/… and val/CLASS/…, or a URL of parquet files such as hf://datasets/OWNER/NAME",
+    )
     batch: int = Field(128, ge=1, description="images of a training batch")
+    size: int | None = Field(
+        None, ge=1, description="imagenet, images: side of the square that is cut out (224)"
+    )
+    workers: int | None = Field(
+        None, ge=0, description="imagenet, images: processes that decode (one for each core)"
+    )
+    decoder: Literal["pillow", "dali"] | None = Field(
+        None, description="imagenet, images: pillow, or dali for NVIDIA's on a GPU"
+    )
+    mixup: float = Field(
+        0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="training images are mixed in pairs, by shares from Beta(mixup, mixup); 0: not",
+    )
+
+    def source(self) -> dict[str, Any]:
+        """What names and reads the images: the arguments of :func:`mipprune.data.load`."""
+        options = self.model_dump(include={"size", "workers", "decoder"}, exclude_none=True)
+        return {"name": self.name, "path": self.path, **options}
 
 
 class ModelConfig(Section):
@@ -148,7 +174,8 @@ class Config(Section):
         500, ge=0, description="steps between two checkpoints within an epoch; 0: none"
     )
     init: str | None = Field(
-        None, description="start from these weights: a .safetensors file or a checkpoint folder"
+        None,
+        description="start from these weights: a .safetensors or .pth file, or a checkpoint folder",
     )
     reference: bool = Field(
         False, description="without init: also train the network dense for as many epochs in all"
@@ -192,7 +219,7 @@ class Config(Section):
 class EvalConfig(Section):
     """What ``mipprune eval`` needs: a network, its weights and images."""
 
-    init: str | None = Field(None, description="weights: a .safetensors file")
+    init: str | None = Field(None, description="weights: a .safetensors or .pth file")
     device: str = "auto"
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()

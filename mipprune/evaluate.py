@@ -81,7 +81,7 @@ def measure(
 def evaluate_weights(config: EvalConfig) -> dict[str, Any]:
     """Measures of the configured model with the weights of ``init``."""
     device = pick_device(config.device)
-    data = load(config.data.name, config.data.path, device)
+    data = load(**config.data.source(), device=device)
     network = make_network(config, data).to(device)
     path = Path(config.init)
     path = path / "model.safetensors" if path.is_dir() else path
@@ -104,8 +104,8 @@ def evaluate_checkpoint(folder: Path, config: EvalConfig, own_data: bool) -> dic
         folder = folder / ("pruned" if (folder / "pruned").exists() else "last")
     device = pick_device(config.device)
     network, trained_on = checkpoint.load(folder)
-    source = trained_on if own_data else config.data.model_dump()
-    data = load(source["name"], source["path"], device)
+    source = trained_on if own_data else config.data.source()
+    data = load(**source, device=device)
     if (network.architecture["classes"], tuple(network.architecture["shape"])) != (
         data.classes,
         data.shape,

@@ -250,13 +250,13 @@ def _load(
     (first, data_a), (second, data_b) = checkpoint.load(a), checkpoint.load(b)
     _check_same_shape(a, first, b, second)
     if config.data:
-        source = config.data.model_dump()
+        source = config.data.source()
     else:
         if data_a.get("name") != data_b.get("name") or not data_b.get("name"):
             names = [d.get("name") or "none" for d in (data_a, data_b)]
             raise InputError(f"A and B name no common data set ({', '.join(names)}): give data=")
         source = data_b
-    data = load(source["name"], source.get("path"), device)
+    data = load(**{"path": None, **source}, device=device)
     for folder, network in ((a, first), (b, second)):
         known = network.architecture["classes"], tuple(network.architecture["shape"])
         if known != (data.classes, data.shape):

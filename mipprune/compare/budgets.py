@@ -90,7 +90,7 @@ def _network(source: str) -> tuple[torch.nn.Module, tuple[int, int, int]]:
 
     if Path(source).is_dir():
         network, data = checkpoint.load(Path(source))
-        return network, load(data["name"], data["path"], torch.device("cpu")).shape
+        return network, load(**data, device=torch.device("cpu")).shape
     if source not in NAMES:
         raise InputError(
             f"budget:{source}: name a checkpoint folder or a model, one of {', '.join(NAMES)}"

@@ -76,10 +76,8 @@ def from_checkpoint(folder: Path, layer: str, config: CompareConfig) -> LayerPro
     module = modules[layer]
     if isinstance(module, nn.Conv2d) and module.groups > 1:
         raise InputError(f"{layer} is a grouped convolution: its inputs cannot be chosen freely")
-    name, path = (
-        (config.data.name, config.data.path) if config.data else (data["name"], data["path"])
-    )
-    images = load(name, path, torch.device("cpu")).sample(config.images, config.seed)
+    source = config.data.source() if config.data else data
+    images = load(**source, device=torch.device("cpu")).sample(config.images, config.seed)
     seen: list[torch.Tensor] = []
     hook = module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     with torch.no_grad():

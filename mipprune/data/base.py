@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from enum import IntEnum
 
+import numpy as np
 import torch
 
 from formulations.errors import InputError
@@ -97,6 +99,19 @@ class Data(ABC):
     def sample(self, count: int, seed: int = 0) -> torch.Tensor:
         """The images of :meth:`examples`, (count, C, H, W)."""
         return self.examples(count, seed)[0]
+
+
+class Draw(IntEnum):
+    """What is drawn: each has streams of its own."""
+
+    ORDER = 1
+    CROP = 2
+    MIXUP = 3
+
+
+def stream(draw: Draw, seed: int, epoch: int, place: int = 0) -> np.random.Generator:
+    """Random numbers that follow from what they are for and where they are used."""
+    return np.random.default_rng((draw, seed, epoch, place))
 
 
 def part(size: int, rank: int, world: int) -> slice:

@@ -1,4 +1,4 @@
-"""Where the images come from: embedded (digits), or parquet files as on the Hub (CIFAR)."""
+"""Data sets that are held in memory: embedded (digits), or parquet files as on the Hub (CIFAR)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from formulations.errors import InputError
 
 # Every published weight file that this toolkit reads was trained with ImageNet's statistics.
-_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # name: (repository on the Hub, image column, label column, classes)
 _HUB = {
     "cifar10": ("uoft-cs/cifar10", "img", "label", 10),
@@ -49,13 +49,9 @@ def load_source(name: str, path: str | None) -> Source:
     Raises
     ------
     InputError
-        Unknown name, or a folder without these files.
+        If a folder is without these files, or the Hub cannot be reached.
     """
-    if name == "digits":
-        return _digits(path)
-    if name in _HUB:
-        return _cifar(name, path)
-    raise InputError(f"unknown data set {name!r}: one of {', '.join(NAMES)}")
+    return _digits(path) if name == "digits" else _cifar(name, path)
 
 
 def _digits(path: str | None) -> Source:
@@ -111,7 +107,7 @@ def _cifar(name: str, path: str | None) -> Source:
     train, test = (_decode(loaded[split], image, label) for split in ("train", "test"))
     if int(train[1].max()) >= classes:
         raise InputError(f"{path or repository} is not {name}: it has over {classes} classes")
-    return Source(name, train, test, classes, _IMAGENET_MEAN, _IMAGENET_STD, pad=4, flip=True)
+    return Source(name, train, test, classes, IMAGENET_MEAN, IMAGENET_STD, pad=4, flip=True)
 
 
 def _decode(table, image: str, label: str) -> tuple[torch.Tensor, torch.Tensor]:

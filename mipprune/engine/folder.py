@@ -33,7 +33,7 @@ class RunFolder:
     def __init__(self, config: Config, ranks: Ranks):
         self.path = Path(config.runs) / (config.name or "run")
         self._config, self._ranks = config, ranks
-        self._data = config.data.model_dump(include={"name", "path"})
+        self._data = config.data.source()
         self._saved = False
 
     def claim(self, resume: bool) -> bool:

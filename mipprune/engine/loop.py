@@ -12,10 +12,12 @@ from torch import nn
 
 from mipprune.config import PhaseConfig
 from mipprune.data import Data
+from mipprune.data.mixup import mixed
 from mipprune.ema import Average
 from mipprune.engine.backward import Passes
 from mipprune.links import Masks
 from mipprune.methods.base import ADAPTATIONS, Method
+from mipprune.ranks import Ranks
 
 
 def learning_rate(phase: PhaseConfig, step: int, total: int) -> float:
@@ -97,8 +99,9 @@ def train_epoch(
     place: Place,
     *,
     batch: int,
+    mixup: float,
     seed: int,
-    ranks,
+    ranks: Ranks,
     watch: Callable[[Place, Subject], None],
 ) -> Place:
     """The rest of an epoch, shorter if the method is done; the place at its end.
@@ -112,6 +115,8 @@ def train_epoch(
     batches = data.train_batches(
         batch, seed, place.epoch, start=place.step, rank=ranks.rank, world=ranks.world
     )
+    if mixup:
+        batches = mixed(batches, data.classes, mixup, seed, place.epoch, place.step)
     for images, labels in batches:
         step = place.epoch * steps + place.step
         lr = learning_rate(phase, step, total)

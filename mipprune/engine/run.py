@@ -83,7 +83,7 @@ class Run:
     def __init__(self, config: Config, folder: RunFolder, ranks: Ranks, resume: bool = False):
         self.config, self.folder, self.ranks, self.resume = config, folder, ranks, resume
         self.device = pick_device(config.device)
-        self.data = load(config.data.name, config.data.path, self.device)
+        self.data = load(**config.data.source(), device=self.device)
         self._check_batch()
         self.passes = Passes(
             ranks,
@@ -216,6 +216,7 @@ class Run:
             phase,
             self.place,
             batch=self.config.data.batch,
+            mixup=self.config.data.mixup,
             seed=self.config.seed,
             ranks=self.ranks,
             watch=watch,

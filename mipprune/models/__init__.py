@@ -115,7 +115,14 @@ def describe(network: nn.Module) -> Architecture:
 
 
 def load_weights(network: nn.Module, path: str | Path) -> None:
-    """Load a ``.safetensors`` file into a network, every tensor or none.
+    """Load a file of weights into a network, every tensor or none.
+
+    Parameters
+    ----------
+    network : nn.Module
+    path : str or Path
+        ``.safetensors``, or a state dictionary as torch.save writes it (``.pth``, ``.pt``), such as
+        torchvision's; of the latter nothing but tensors and plain values is unpickled.
 
     Raises
     ------
@@ -125,11 +132,26 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"no weights at {path}")
+    read = _read_pickled if path.suffix in (".pth", ".pt") else _read_safetensors
+    assign_weights(network, read(path), str(path))
+
+
+def _read_safetensors(path: Path) -> Mapping[str, torch.Tensor]:
     try:
-        tensors = load_file(path)
+        return load_file(path)
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} is not a readable safetensors file: {error}") from None
-    assign_weights(network, tensors, str(path))
+
+
+def _read_pickled(path: Path) -> Mapping[str, torch.Tensor]:
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds, all meaning: not weights
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path} is not a readable file of weights alone: {reason}") from None
+    if not isinstance(found, Mapping) or not all(map(torch.is_tensor, found.values())):
+        raise InputError(f"{path} holds no state dictionary: save network.state_dict() alone")
+    return found
 
 
 def assign_weights(network: nn.Module, tensors: Mapping[str, torch.Tensor], source: str) -> None:

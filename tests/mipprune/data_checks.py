@@ -5,7 +5,9 @@ import torch
 
 def check_epochs(data, size, seed=5):
     """Ranks together, and what is left after an interruption, are what one process sees."""
+    state = torch.get_rng_state()
     whole = list(data.train_batches(size, seed, epoch=1))
+    assert torch.equal(torch.get_rng_state(), state)  # the run's own random numbers are its own
     assert len(whole) == data.steps(size) == data.train_size // size
     for images, labels in whole:
         assert images.shape == (size, *data.shape)

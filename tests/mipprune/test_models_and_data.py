@@ -31,10 +31,89 @@ def test_published_weights_reach_their_published_accuracy(depth, published):
     assert abs(accuracy(network, data) - published) <= 0.02
 
 
-def test_imagenet_networks_have_torchvisions_names():
-    names = set(build({"name": "resnet50", "shape": (3, 224, 224), "classes": 9}).state_dict())
-    assert {"layer1.0.downsample.1.running_var", "layer4.2.conv3.weight", "fc.bias"} <= names
-    assert len(names) == 320  # tensors of torchvision's resnet50 file
+def torchvision_tensors(depth):
+    """Names and shapes of torchvision's resnet files, from its documentation and source."""
+    blocks = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}[depth]
+    expansion = 4 if depth == 50 else 1
+    found = {}
+
+    def conv(name, outputs, inputs, side):
+        found[f"{name}.weight"] = (outputs, inputs, side, side)
+
+    def norm(name, channels):
+        for tensor in ("weight", "bias", "running_mean", "running_var"):
+            found[f"{name}.{tensor}"] = (channels,)
+        found[f"{name}.num_batches_tracked"] = ()
+
+    conv("conv1", 64, 3, 7)
+    norm("bn1", 64)
+    inputs = 64
+    for stage, count in enumerate(blocks, start=1):
+        plain = 64 * 2 ** (stage - 1)
+        for block in range(count):
+            name, outputs = f"layer{stage}.{block}", plain * expansion
+            sides = (1, 3, 1) if depth == 50 else (3, 3)
+            widths = [inputs, *[plain] * (len(sides) - 1), outputs]
+            for number, side in enumerate(sides, start=1):
+                conv(f"{name}.conv{number}", widths[number], widths[number - 1], side)
+                norm(f"{name}.bn{number}", widths[number])
+            if inputs != outputs:
+                conv(f"{name}.downsample.0", outputs, inputs, 1)
+                norm(f"{name}.downsample.1", outputs)
+            inputs = outputs
+    found["fc.weight"], found["fc.bias"] = (1000, inputs), (1000,)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("depth", "parameters"), [(18, 11_689_512), (34, 21_797_672), (50, 25_557_032)]
+)
+def test_imagenet_networks_have_torchvisions_tensors(depth, parameters):
+    """The numbers of parameters are those that torchvision's documentation lists."""
+    expected = torchvision_tensors(depth)
+    with torch.device("meta"):
+        network = build({"name": f"resnet{depth}", "shape": (3, 224, 224), "classes": 1000})
+    assert {k: tuple(v.shape) for k, v in network.state_dict().items()} == expected
+    assert sum(p.numel() for p in network.parameters()) == parameters
+
+
+@pytest.mark.parametrize("form", ["safetensors", "pth", "old pth"])
+def test_torchvisions_files_are_read(form, tmp_path):
+    """Its oldest files are of torch's first format, hold parameters and count no batches."""
+    generator = torch.Generator().manual_seed(0)
+    tensors = {k: torch.rand(v, generator=generator) for k, v in torchvision_tensors(18).items()}
+    tensors = {k: v.long() if k.endswith("tracked") else v for k, v in tensors.items()}
+    path = tmp_path / ("w.safetensors" if form == "safetensors" else "w.pth")
+    if form == "safetensors":
+        save_file(tensors, path)
+    elif form == "pth":
+        torch.save(tensors, path)
+    else:
+        tensors = {k: v for k, v in tensors.items() if not k.endswith("tracked")}
+        old = {k: torch.nn.Parameter(v) if v.dim() > 1 else v for k, v in tensors.items()}
+        torch.save(old, path, _use_new_zipfile_serialization=False)
+    network = build({"name": "resnet18", "shape": (3, 224, 224), "classes": 1000})
+    load_weights(network, path)
+    state = network.state_dict()
+    assert all(torch.equal(state[name], tensor) for name, tensor in tensors.items())
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([1, 2], "no state dictionary"),
+        ({"model": {"a": torch.zeros(1)}}, "no state dictionary"),
+        ({"path": Path("x")}, "not a readable file of weights alone"),
+        ({"fc.weight": torch.zeros(10, 512)}, r"missing .*of another shape \(fc\.weight"),
+    ],
+)
+def test_other_pickles_are_one_line(content, message, tmp_path):
+    torch.save(content, tmp_path / "w.pth")
+    with torch.device("meta"):
+        network = build({"name": "resnet18", "shape": (3, 224, 224), "classes": 1000})
+    with pytest.raises(InputError, match=message) as caught:
+        load_weights(network, tmp_path / "w.pth")
+    assert "\n" not in str(caught.value)
 
 
 def test_weights_of_another_architecture_are_listed_and_leave_the_network_alone(tmp_path):
@@ -55,13 +134,14 @@ def test_weights_of_another_architecture_are_listed_and_leave_the_network_alone(
     assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
 
 
-@pytest.mark.parametrize("content", [None, b"", b"not safetensors at all"])
-def test_unreadable_weights_are_one_line(tmp_path, content):
-    path = tmp_path / "w.safetensors"
+@pytest.mark.parametrize("ending", ["safetensors", "pth"])
+@pytest.mark.parametrize("content", [None, b"", b"not weights at all"])
+def test_unreadable_weights_are_one_line(tmp_path, content, ending):
+    path = tmp_path / f"w.{ending}"
     if content is not None:
         path.write_bytes(content)
     network = build({"name": "mlp", "shape": (1, 2, 2), "classes": 2})
-    with pytest.raises(InputError, match=r"w\.safetensors"):
+    with pytest.raises(InputError, match=rf"w\.{ending}"):
         load_weights(network, path)
 
 
