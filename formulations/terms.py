@@ -231,6 +231,10 @@ class Term:
         """F(r) = r·φ'(r) − φ(r), which is c at r*."""
         return self.weight * self.profile.excess(array_namespace(r), r, **self.parameters)
 
+    def curvature(self, r: Array) -> Array:
+        """φ'' along the norm."""
+        return self.weight * self.profile.curvature(array_namespace(r), r, **self.parameters)
+
     @property
     def ridge(self) -> Array | None:
         """a where φ(w) = a‖w‖² before the extraction, else None."""

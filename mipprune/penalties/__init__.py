@@ -11,13 +11,15 @@ float32.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
 
 from formulations.search import Layout
-from formulations.terms import Term
+from formulations.terms import Partition, Term
 from mipprune.groups import Member
-from mipprune.penalties.rows import GroupRows, Measure
+from mipprune.penalties.layout import Measure
+from mipprune.penalties.rows import GroupRows
 
 
 class GroupPenalty:
@@ -44,7 +46,6 @@ class GroupPenalty:
         term: Term,
     ):
         self.count, self.weights = count, GroupRows(parameters, members, count)
-        self.rows = self.weights.rows
         self.term = term.to(torch.zeros(0, dtype=self.weights.dtype, device=self.weights.device))
         self._order = term.profile.order
         self._bounded = bool(torch.isfinite(self.term.bound).any())
@@ -95,7 +96,8 @@ class GroupPenalty:
             spikes = self.weights.spikes(torch.where(searched, -step * axial, 0.0), measure)
             factor = torch.where(searched, (1 - step * radial).clamp(min=0), factor)
         elif self._searches and bool(searched.any()):
-            self._search_prox(searched, step)
+            search = partial(_search, self.term.take(searched), step)
+            self.weights.replace_(searched, search)
             factor = torch.where(searched, 1.0, factor)
             peak = torch.where(searched, 0.0, peak)
         outside = self._boxed and self._perhaps(peak * factor > self.term.bound)  # by rounding
@@ -133,32 +135,21 @@ class GroupPenalty:
         """Whether any is set; on a GPU, which would have to be waited for, always True."""
         return self._asynchronous or bool(mask.any())
 
-    def _search_prox(self, searched: torch.Tensor, step: float) -> None:
-        """The proximal step of the groups that need a search, on their weights gathered flat."""
-        count = int(searched.sum())
-        place = torch.full((self.count + 1,), -1, device=searched.device)
-        place[:-1][searched] = torch.arange(count, device=searched.device)
-        inside = [place[rows.group] >= 0 for rows in self.rows]
-        parts = [
-            rows.rows(rows.parameter.detach())[mask]
-            for rows, mask in zip(self.rows, inside, strict=True)
-        ]
-        owner = torch.cat(
-            [
-                place[rows.group][mask].repeat_interleave(part.shape[1])
-                for rows, mask, part in zip(self.rows, inside, parts, strict=True)
-            ]
-        )
-        layout = Layout(
-            lambda x: x.new_zeros(count).index_add_(0, owner, x),
-            lambda x: x.new_zeros(count).scatter_reduce_(0, owner, x, "amax"),
-            lambda x: x.expand(count)[owner],
-        )
-        # nested searches need the digits
-        size = torch.cat([part.abs().flatten() for part in parts]).double()
-        term = self.term.take(searched).to(size)
-        found = term.prox_by_search(size, step, layout)
-        pieces = found.split([part.numel() for part in parts])
-        for rows, mask, part, piece in zip(self.rows, inside, parts, pieces, strict=True):
-            rows.assign(mask, part.sign() * piece.view(part.shape).to(part.dtype))
 
+def _search(
+    term: Term, step: float, size: torch.Tensor, owner: torch.Tensor, count: int
+) -> torch.Tensor:
+    """:meth:`Term.prox_by_search` of (D,) magnitudes, each of the group that owns it."""
+    size = size.double()  # nested searches need the digits
+    if size.device.type == "cpu":  # few numbers, many operations: NumPy's calls cost less
+        order = torch.argsort(owner, stable=True)
+        layout = Partition(torch.bincount(owner, minlength=count)).layout
+        by_group = size[order].numpy()
+        found = torch.from_numpy(term.to(by_group).prox_by_search(by_group, step, layout))
+        return torch.empty_like(size).index_copy_(0, order, found)
+    layout = Layout(
+        lambda x: x.new_zeros(count).index_add_(0, owner, x),
+        lambda x: x.new_zeros(count).scatter_reduce_(0, owner, x, "amax"),
+        lambda x: x.expand(count)[owner],
+    )
+    return term.to(size).prox_by_search(size, step, layout)

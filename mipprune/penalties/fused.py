@@ -13,10 +13,11 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
-from mipprune.penalties.rows import Measure, Rows, Spikes
+from mipprune.penalties.layout import Measure, Rows, Search, Spikes
 
 # Entries from which a tensor's own reductions take longer than calling them.
 _LARGE = 1 << 16
@@ -26,9 +27,10 @@ _LARGE = 1 << 16
 class _Matrix:
     """Rows of one length: a matrix of them, (rows, entries), and the views that are copied there.
 
-    ``place`` is where its rows lie among those of all matrices.
+    ``members`` are the tensors by number, ``place`` where the rows lie among those of all matrices.
     """
 
+    members: list[int]
     entries: torch.Tensor
     copied: list[torch.Tensor]
     slots: list[torch.Tensor]
@@ -36,7 +38,7 @@ class _Matrix:
 
 
 class Operations:
-    """Norms of groups and changes of their weights. See :class:`mipprune.penalties.rows.Backend`.
+    """Norms of groups and changes of their weights. See :class:`mipprune.penalties.layout.Backend`.
 
     Parameters
     ----------
@@ -52,12 +54,10 @@ class Operations:
         self._rows, device = list(rows), rows[0].parameter.device
         self._weights = [r.parameter.detach() for r in rows]
         self._matrices, total = [], 0
-        ordered: list[int] = []
         for members in self._same_lengths():
-            matrix = self._matrix(members, total)
-            self._matrices.append(matrix)
-            ordered += members
-            total = matrix.place.stop
+            self._matrices.append(self._matrix(members, total))
+            total = self._matrices[-1].place.stop
+        ordered = [i for matrix in self._matrices for i in matrix.members]
         self._group = torch.cat([self._rows[i].group_in_memory() for i in ordered])
         alone = torch.bincount(self._group, minlength=count + 1)[:-1]
         self._source = None  # the row that a group is, where every group is one row
@@ -67,7 +67,7 @@ class Operations:
         self._slots = [slot for matrix in self._matrices for slot in matrix.slots]
         # a number for every row, and for each tensor the view of it that broadcasts
         self._numbers = torch.empty(total, dtype=dtype, device=device)
-        self._spread = self._per_tensor(self._numbers, ordered)
+        self._spread = self._per_tensor([self._numbers[matrix.place] for matrix in self._matrices])
         self._norms, self._highs, self._lows = torch.empty(3, total, dtype=dtype, device=device)
 
     # ---- the plan -------------------------------------------------------------------------------
@@ -89,21 +89,30 @@ class Operations:
             views.append(_in_memory(self._rows[i], self._weights[i]) if flat is None else flat)
         weight = self._weights[members[0]]
         if len(members) == 1 and views[0].dim() == 2 and weight.dtype == self._dtype:
-            return _Matrix(views[0], [], [], place)
+            return _Matrix(members, views[0], [], [], place)
         length = weight.numel() // sizes[0]
         entries = torch.empty(sum(sizes), length, dtype=self._dtype, device=weight.device)
         slots = [
             part.view(view.shape) for part, view in zip(entries.split(sizes), views, strict=True)
         ]
-        return _Matrix(entries, views, slots, place)
+        return _Matrix(members, entries, views, slots, place)
 
-    def _per_tensor(self, numbers: torch.Tensor, ordered: list[int]) -> list[torch.Tensor]:
-        """Views of a number for every row, each of a shape that broadcasts against its tensor."""
-        parts = numbers.split([len(self._rows[i].group) for i in ordered])
-        views: list[torch.Tensor | None] = [None] * len(ordered)
-        for i, part in zip(ordered, parts, strict=True):
-            views[i] = _like_weight(self._rows[i], part)
-        return views
+    def _per_tensor(self, parts: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Of (rows,) numbers or (rows, entries) of every matrix, the view of every tensor."""
+        views = {}
+        for matrix, part in zip(self._matrices, parts, strict=True):
+            split = part.split([len(self._rows[i].group) for i in matrix.members])
+            views |= {
+                i: _like_weight(self._rows[i], own)
+                for i, own in zip(matrix.members, split, strict=True)
+            }
+        return [views[i] for i in range(len(self._rows))]
+
+    @cached_property
+    def _changes(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Room for a change of every weight: matrices, and the view of every tensor."""
+        matrices = [torch.empty_like(matrix.entries) for matrix in self._matrices]
+        return matrices, self._per_tensor(matrices)
 
     # ---- from weights to groups -----------------------------------------------------------------
 
@@ -150,9 +159,7 @@ class Operations:
         """Every matrix, and a mask of its entries at the peak of their group."""
         self._copy()
         of_row = self._of_rows(peak, -1.0)  # never a magnitude: no peak in ungrouped rows
-        return [
-            (m.entries, m.entries.abs() == of_row[m.place][:, None]) for m in self._matrices
-        ]
+        return [(m.entries, m.entries.abs() == of_row[m.place][:, None]) for m in self._matrices]
 
     # ---- from groups to weights -----------------------------------------------------------------
 
@@ -169,9 +176,7 @@ class Operations:
             torch._foreach_clamp_max_(self._weights, limits)
             torch._foreach_clamp_min_(self._weights, torch._foreach_neg(limits))
 
-    def add_to_gradients_(
-        self, factor: torch.Tensor, order: float, spikes: Spikes | None
-    ) -> None:
+    def add_to_gradients_(self, factor: torch.Tensor, order: float, spikes: Spikes | None) -> None:
         """Gradients plus factor·sign(w)|w|^(p−1), plus spikes."""
         gradients = [rows.parameter.grad for rows in self._rows]
         trained = [i for i, gradient in enumerate(gradients) if gradient is not None]
@@ -188,6 +193,25 @@ class Operations:
             views = self._spike_views(spikes)
             torch._foreach_add_(gradients, [views[i] for i in trained])
 
+    def replace_(self, chosen: torch.Tensor, search: Search) -> None:
+        """Other magnitudes for the weights of the chosen groups."""
+        self._copy()
+        number = torch.where(chosen, chosen.cumsum(0) - 1, -1)
+        owner = torch.cat([number, number.new_full((1,), -1)])[self._group]
+        rows, parts, owners = [], [], []
+        for matrix in self._matrices:
+            of_row = owner[matrix.place]
+            rows.append((of_row >= 0).nonzero()[:, 0])
+            parts.append(matrix.entries[rows[-1]])
+            owners.append(of_row[rows[-1]].repeat_interleave(matrix.entries.shape[1]))
+        sizes = torch.cat([part.abs().flatten() for part in parts])
+        found = search(sizes, torch.cat(owners), int(chosen.sum())).to(self._dtype)
+        pieces = found.split([part.numel() for part in parts])
+        for matrix, index, part, piece in zip(self._matrices, rows, parts, pieces, strict=True):
+            matrix.entries.index_copy_(0, index, part.sign().mul_(piece.view(part.shape)))
+        if self._copied:
+            torch._foreach_copy_(self._copied, self._slots)
+
     def _of_rows(self, values: torch.Tensor, ungrouped: float) -> torch.Tensor:
         """(count,) numbers to the rows of all matrices, one after the other."""
         values = torch.cat([values.to(self._dtype), values.new_full((1,), ungrouped)])
@@ -200,15 +224,12 @@ class Operations:
 
     def _spike_views(self, spikes: Spikes) -> list[torch.Tensor]:
         """The spikes as tensors shaped like the weights."""
-        height, views = self._of_rows(spikes.height, 0.0), {}
-        for (entries, at_peak), matrix, members in zip(
-            self._at_peak(spikes.peak), self._matrices, self._same_lengths(), strict=True
+        height, (matrices, views) = self._of_rows(spikes.height, 0.0), self._changes
+        for (entries, at_peak), matrix, change in zip(
+            self._at_peak(spikes.peak), self._matrices, matrices, strict=True
         ):
-            raised = entries.sign().mul_(at_peak).mul_(height[matrix.place][:, None])
-            parts = raised.split([len(self._rows[i].group) for i in members])
-            for i, part in zip(members, parts, strict=True):
-                views[i] = _like_weight(self._rows[i], part)
-        return [views[i] for i in range(len(self._rows))]
+            torch.sign(entries, out=change).mul_(at_peak).mul_(height[matrix.place][:, None])
+        return views
 
 
 def _in_memory(rows: Rows, weight: torch.Tensor) -> torch.Tensor:

@@ -13,13 +13,15 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 
 import torch
 import triton
 from triton import language as tl
 
 from formulations.errors import InputError
-from mipprune.penalties.rows import Measure, Rows, Spikes
+from mipprune.penalties.fused import Operations
+from mipprune.penalties.layout import Measure, Rows, Search, Spikes
 
 _ROWS, _COLUMNS = 16, 128  # of a tile in registers
 _TYPES = {
@@ -139,6 +141,45 @@ def _fold(
 
 
 @triton.jit
+def _numbers(group, inside, factors, heights, peaks, limits, KIND: tl.constexpr):
+    """Factor, spike's height, peak and limit of the groups of a tile; what is not used is 0."""
+    spikes: tl.constexpr = KIND[1]
+    limited: tl.constexpr = KIND[2]
+    factor = tl.load(factors + group, mask=inside, other=0)
+    height, peak, limit = factor * 0, factor * 0, factor * 0
+    if spikes:
+        height = tl.load(heights + group, mask=inside, other=0)
+        peak = tl.load(peaks + group, mask=inside, other=0)
+    if limited:
+        limit = tl.load(limits + group, mask=inside, other=0)
+    return factor, height, peak, limit
+
+
+@triton.jit
+def _change_block(base, goal, inside, numbers, KIND: tl.constexpr):
+    """factor·sign(w)|w|^power, plus height·sign(w) at the peak, cut at ±limit, of a block of w.
+
+    Written to ``goal``, or added to what is there.
+    """
+    power: tl.constexpr = KIND[0]
+    spikes: tl.constexpr = KIND[1]
+    limited: tl.constexpr = KIND[2]
+    add: tl.constexpr = KIND[3]
+    factor, height, peak, limit = numbers
+    weight = tl.load(base, mask=inside, other=0).to(factor.dtype)
+    size = tl.abs(weight)
+    sign = tl.where(weight > 0, 1.0, tl.where(weight < 0, -1.0, 0.0)).to(factor.dtype)
+    result = factor * sign * _raised(size, power)
+    if spikes:
+        result += tl.where(size == peak, height * sign, 0)
+    if limited:
+        result = tl.minimum(tl.maximum(result, -limit), limit)
+    if add:
+        result += tl.load(goal, mask=inside, other=0).to(factor.dtype)
+    tl.store(goal, result.to(goal.dtype.element_ty), mask=inside)
+
+
+@triton.jit
 def _change(
     tiles,
     weights,
@@ -150,60 +191,40 @@ def _change(
     peaks,
     limits,
     TYPE: tl.constexpr,
-    WIDE: tl.constexpr,
-    POWER: tl.constexpr,
-    SPIKES: tl.constexpr,
-    LIMITED: tl.constexpr,
-    GRADIENT: tl.constexpr,
+    KIND: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """factor·sign(w)|w|^POWER + spikes, cut at ±limit: in the place of w, or added to a gradient.
+    """All weights changed in their place, or gradients, by numbers of their groups.
 
-    ``weights`` and ``targets`` are addresses of tensors; a target 0 is left out.
+    ``weights`` and ``targets`` are addresses of tensors; a target 0 is left out. ``KIND`` is the
+    power, whether there are spikes and limits, and whether to add.
     """
     (tensor, origin), (first, count, length), (row_stride, inner, outer, step) = _tile(tiles)
     base = tl.load(weights + tensor).to(tl.pointer_type(TYPE)) + origin
     target = tl.load(targets + tensor)
     goal = target.to(tl.pointer_type(TYPE)) + origin
+    count = tl.where(target == 0, 0, count)
     row, column = tl.arange(0, ROWS)[:, None], tl.arange(0, COLUMNS)[None, :]
-    end = length
-    if target == 0:
-        end = length * 0
-    for start in range(0, end, COLUMNS):
-        if length == 1:  # as many rows as the tile has entries
-            number = row * COLUMNS + column
-            inside = number < count
-            offset = number * row_stride
-        else:
+    if length == 1:  # as many rows as the tile has entries
+        entry = row * COLUMNS + column
+        group = tl.load(owners + first + entry, mask=entry < count, other=groups)
+        within = group < groups
+        numbers = _numbers(group, within, factors, heights, peaks, limits, KIND)
+        offset = entry * row_stride
+        _change_block(base + offset, goal + offset, within, numbers, KIND)
+    else:
+        owner = tl.load(owners + first + row, mask=row < count, other=groups)
+        mine = owner < groups
+        shared = _numbers(owner, mine, factors, heights, peaks, limits, KIND)
+        for start in range(0, length, COLUMNS):
             at = start + column
-            number = row + 0 * column
-            inside = (row < count) & (at < length)
-            offset = row * row_stride + (at // inner) * outer + (at % inner) * step
-        group = tl.load(owners + first + number, mask=inside, other=0)
-        inside = inside & (group < groups)
-        weight = tl.load(base + offset, mask=inside, other=0).to(WIDE)
-        size = tl.abs(weight)
-        sign = tl.where(weight > 0, 1.0, tl.where(weight < 0, -1.0, 0.0)).to(WIDE)
-        factor = tl.load(factors + group, mask=inside, other=0)
-        if POWER == 1:
-            result = factor * weight
-        else:
-            result = factor * sign * _raised(size, POWER)
-        if SPIKES:
-            height = tl.load(heights + group, mask=inside, other=0)
-            at_peak = size == tl.load(peaks + group, mask=inside, other=0)
-            result += tl.where(at_peak, height * sign, 0)
-        if LIMITED:
-            limit = tl.load(limits + group, mask=inside, other=0)
-            result = tl.minimum(tl.maximum(result, -limit), limit)
-        if GRADIENT:
-            result += tl.load(goal + offset, mask=inside, other=0).to(WIDE)
-        tl.store(goal + offset, result.to(TYPE), mask=inside)
+            place = row * row_stride + (at // inner) * outer + (at % inner) * step
+            _change_block(base + place, goal + place, mine & (at < length), shared, KIND)
 
 
 class Kernels:
-    """Norms of groups and changes of their weights. See :class:`mipprune.penalties.rows.Backend`.
+    """Norms of groups and changes of their weights. See :class:`mipprune.penalties.layout.Backend`.
 
     A launch is for all tensors of one type; a tensor that is grouped along two axes takes part in
     two, so that no two programs change the same weight.
@@ -288,15 +309,21 @@ class Kernels:
 
     # ---- from groups to weights -----------------------------------------------------------------
 
+    def replace_(self, chosen: torch.Tensor, search: Search) -> None:
+        """Magnitudes of a search, which is made of tensor operations."""
+        self._operations.replace_(chosen, search)
+
+    @cached_property
+    def _operations(self) -> Operations:
+        return Operations(self._rows, self._count, self._dtype)
+
     def scale_(
         self, factor: torch.Tensor, spikes: Spikes | None, limit: torch.Tensor | None
     ) -> None:
         """Weights times a factor, plus spikes, cut at a limit."""
         self._change_(self._weights, factor, 1.0, spikes, limit, gradient=False)
 
-    def add_to_gradients_(
-        self, factor: torch.Tensor, order: float, spikes: Spikes | None
-    ) -> None:
+    def add_to_gradients_(self, factor: torch.Tensor, order: float, spikes: Spikes | None) -> None:
         """Gradients plus factor·sign(w)|w|^(p−1), plus spikes."""
         gradients = [_gradient_as_weight(rows.parameter) for rows in self._rows]
         known = [0 if gradient is None else gradient.data_ptr() for gradient in gradients]
@@ -324,11 +351,7 @@ class Kernels:
                 *((factor, factor) if spikes is None else spikes),
                 limits,
                 TYPE=kind,
-                WIDE=_TYPES[self._dtype],
-                POWER=power,
-                SPIKES=spikes is not None,
-                LIMITED=limit is not None,
-                GRADIENT=gradient,
+                KIND=(power, spikes is not None, limit is not None, gradient),
                 ROWS=_ROWS,
                 COLUMNS=_COLUMNS,
             )
@@ -361,8 +384,10 @@ def _tiles(rows: Rows, tensor: int, first: int) -> list[list[int]]:
     length = outer_size * inner
     height = _ROWS * _COLUMNS if length == 1 else _ROWS
     return [
-        [tensor, row * row_stride, first + row, min(height, count - row), length]
-        + [row_stride, inner, outer, step]
+        [
+            *(tensor, row * row_stride, first + row, min(height, count - row), length),
+            *(row_stride, inner, outer, step),
+        ]
         for row in range(0, count, height)
     ]
 

@@ -7,92 +7,13 @@ operations, and :mod:`mipprune.penalties.kernels` with three Triton kernels on a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import NamedTuple, Protocol
 
 import torch
 
 from mipprune.groups import Member
-
-
-@dataclass(eq=False)
-class Rows:
-    """A parameter seen as rows, one for each index of the grouped axis, and each row's group.
-
-    Without an axis every entry is a row. Rows of no group have the number behind the last.
-    """
-
-    parameter: torch.Tensor
-    axis: int | None
-    group: torch.Tensor
-
-    def rows(self, tensor: torch.Tensor) -> torch.Tensor:
-        """(rows, entries of a row)."""
-        if self.axis is None or tensor.dim() == 1:
-            return tensor.reshape(-1, 1)
-        return tensor.movedim(self.axis, 0).flatten(1)
-
-    def assign(self, inside: torch.Tensor, rows: torch.Tensor) -> None:
-        """Write new values, (chosen rows, entries of a row), to the rows of a mask."""
-        whole = self.rows(self.parameter.detach()).clone()
-        whole[inside] = rows
-        if self.axis is None or self.parameter.dim() == 1:
-            self.parameter.copy_(whole.view(self.parameter.shape))
-        else:
-            moved = self.parameter.movedim(self.axis, 0)
-            moved.copy_(whole.view(moved.shape))
-
-    def inner_axes(self) -> list[int]:
-        """The axes along a row, in the order of the memory; without an axis, all of them."""
-        stride = self.parameter.stride()
-        axes = [axis for axis in range(self.parameter.dim()) if axis != self.axis]
-        return sorted(axes, key=lambda axis: -stride[axis])
-
-    def group_in_memory(self) -> torch.Tensor:
-        """Each row's group, in the order of the memory."""
-        if self.axis is None:
-            return self.group.view(self.parameter.shape).permute(self.inner_axes()).flatten()
-        return self.group
-
-
-class Measure(NamedTuple):
-    """What a pass over the weights finds of every group, (groups,) each.
-
-    Attributes
-    ----------
-    norm, peak : Tensor
-        ‖w_j‖_p and ‖w_j‖∞.
-    ties : Tensor or None
-        How many weights are at the peak, where that came with the same pass.
-    """
-
-    norm: torch.Tensor
-    peak: torch.Tensor
-    ties: torch.Tensor | None = None
-
-
-class Spikes(NamedTuple):
-    """Changes at the largest weights alone: by ``height`` in their direction, (groups,) each."""
-
-    height: torch.Tensor
-    peak: torch.Tensor
-
-
-class Backend(Protocol):
-    """What :class:`GroupRows` asks of an implementation; as its methods of the same names."""
-
-    def measure(self, order: float, peaks: bool) -> Measure: ...
-
-    def ties(self, peak: torch.Tensor) -> torch.Tensor: ...
-
-    def scale_(
-        self, factor: torch.Tensor, spikes: Spikes | None, limit: torch.Tensor | None
-    ) -> None: ...
-
-    def add_to_gradients_(
-        self, factor: torch.Tensor, order: float, spikes: Spikes | None
-    ) -> None: ...
+from mipprune.penalties.fused import Operations
+from mipprune.penalties.layout import Backend, Measure, Rows, Search, Spikes
 
 
 class GroupRows:
@@ -175,6 +96,14 @@ class GroupRows:
         self.backend.scale_(factor.to(self.dtype), spikes, limit)
 
     @torch.no_grad()
+    def replace_(self, chosen: torch.Tensor, search: Search) -> None:
+        """Give the weights of the chosen groups, (count,) bool, the magnitudes of a search.
+
+        It numbers the chosen groups from 0. This waits for the device.
+        """
+        self.backend.replace_(chosen, search)
+
+    @torch.no_grad()
     def add_to_gradients_(
         self, factor: torch.Tensor, order: float = 2, spikes: Spikes | None = None
     ) -> None:
@@ -191,6 +120,4 @@ def backend_for(device: torch.device) -> type[Backend]:
         from mipprune.penalties.kernels import Kernels
 
         return Kernels
-    from mipprune.penalties.fused import Operations
-
     return Operations
