@@ -15,6 +15,7 @@ from functools import partial
 
 import torch
 
+from formulations.errors import InputError
 from formulations.search import Layout
 from formulations.terms import Partition, Term
 from mipprune.groups import Member
@@ -36,6 +37,11 @@ class GroupPenalty:
     ----------
     term : Term
         The same for tensors on the parameters' device.
+
+    Raises
+    ------
+    InputError
+        If a tensor is grouped along two axes and the term has a box or another norm than ‖·‖₂.
     """
 
     def __init__(
@@ -51,10 +57,15 @@ class GroupPenalty:
         self._bounded = bool(torch.isfinite(self.term.bound).any())
         self._boxed = self._bounded and not term.profile.ball
         self._searches = self._boxed or self._order != 2
-        self._asynchronous = self.weights.device.type != "cpu"
+        self._asynchronous = asynchronous(self.weights.device)
         # without r* every group's step is a search: there is nothing to wait for that is rare
         rare = self._order == 2 and bool(torch.isfinite(self.term.radius).all())
         self._explicit = self._asynchronous and self._boxed and rare
+        if self._searches and len({member.tensor for member in members}) < len(members):
+            raise InputError(
+                "a weight in two groups takes a term of the norm ‖·‖₂ without a box: "
+                "give the term no bound, or group every tensor along one axis"
+            )
 
     def norms(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Norm ‖w_j‖_p and peak (‖w_j‖∞, or ‖w_j‖₂ for a ball) of every group, each (count,)."""
@@ -134,6 +145,11 @@ class GroupPenalty:
     def _perhaps(self, mask: torch.Tensor) -> bool:
         """Whether any is set; on a GPU, which would have to be waited for, always True."""
         return self._asynchronous or bool(mask.any())
+
+
+def asynchronous(device: torch.device) -> bool:
+    """Whether to ask for a tensor's value is to wait for a queue of work."""
+    return device.type != "cpu"
 
 
 def _search(
