@@ -109,9 +109,14 @@ def measure(arguments: argparse.Namespace, device: torch.device) -> dict[str, ob
     for name, (method, settings) in OURS.items():
         ways[name] = _ours(network, shape, method, settings)
     pruner = tp.pruner.GroupNormPruner(
-        network, images[:2], tp.importance.GroupMagnitudeImportance(p=2), reg=1e-6, pruning_ratio=0.5
+        network,
+        images[:2],
+        tp.importance.GroupMagnitudeImportance(p=2),
+        reg=1e-6,
+        pruning_ratio=0.5,
     )
     pruner.update_regularizer()
+    network.train()  # its tracing leaves the network in evaluation mode
     ways["torch-pruning GroupNormPruner.regularize"] = Way(lambda: pruner.regularize(network))
     source = torch.randn(COPIED, device=device)
     target, copies = torch.empty_like(source), []

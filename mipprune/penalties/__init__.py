@@ -101,7 +101,7 @@ class GroupPenalty:
         measure = self._measure()
         norm, peak, spikes = measure.norm, measure.peak, None
         factor = self.term.shrinking(norm, peak, step)
-        searched = torch.isnan(factor)
+        searched = torch.isnan(factor) & torch.isfinite(norm)  # diverged weights stay NaN
         if self._explicit:
             radial, axial = self.term.slopes(norm, peak)
             spikes = self.weights.spikes(torch.where(searched, -step * axial, 0.0), measure)
