@@ -5,8 +5,9 @@ what the way adds to it, timed apart, all ways one after the other in every roun
 medians over the rounds: the time added, its share of the step beside it, images/s of both
 together, and the share of the ceiling that is reached: bytes that have to be moved (the weights
 read for norms, then read and written; or the weights read again and gradients read and written)
-over the bandwidth of a copy that is measured in the same rounds. Images are random. On a GPU every time is from one
-synchronisation to the next, so that launches which would hide behind the step count in full.
+over the bandwidth of a copy that is measured in the same rounds. Small networks stay in the cache
+and can be above it. Images are random. On a GPU every time is from one synchronisation to the next,
+so that launches which would hide behind the step count in full.
 
     python benchmarks/regularizer.py [--model resnet56] [--batch 128] [--device auto]
         [--precision float32] [--threads 1 2] [--rounds 30] [--record]
