@@ -63,11 +63,12 @@ class Autograd:
     def add_gradient_(self):
         """What GroupPenalty.add_gradient_ does, by automatic differentiation."""
         penalty, term = self.penalty, self.penalty.term
-        first = penalty.rows[0].parameter
-        power = torch.zeros(penalty.count + 1, device=first.device)
+        power = torch.zeros(penalty.count + 1, device=penalty.weights.device)
         peaks = []
-        for rows in penalty.rows:
-            flat = rows.rows(rows.parameter)
+        for rows in penalty.weights.rows:
+            flat = (
+                rows.parameter.flatten(1) if rows.parameter.dim() > 1 else rows.parameter[:, None]
+            )
             power = power.index_add(0, rows.group, flat.square().sum(1))
             peaks.append((rows.group, flat.abs().amax(1)))
         peak = torch.zeros_like(power)

@@ -47,7 +47,9 @@ def newton(function: Callable[[Array], tuple[Array, Array]], low: Array, high: A
             ahead = x - step
         # halve where Newton leaves the bracket or does not halve the step before
         usable = (slope > 0) & (ahead >= low) & (ahead <= high) & (2 * xp.abs(step) <= xp.abs(move))
-        ahead = xp.where(value == 0, x, xp.where(usable, ahead, low + 0.5 * (high - low)))
+        # at the root rounding decides the step: halving would lead away from it again
+        settled = (value == 0) | ((slope > 0) & (xp.abs(step) <= 2 * eps * xp.abs(x)))
+        ahead = xp.where(settled, x, xp.where(usable, ahead, low + 0.5 * (high - low)))
         move, x = ahead - x, ahead
         if bool(xp.all(xp.abs(move) <= 2 * eps * xp.abs(x))):
             break

@@ -115,13 +115,23 @@ def _prox_in_box(term: Term, size: Array, step: Array, layout: Layout) -> Array:
         return xp.minimum(size / layout.spread(z), wide)
 
     def derivative(z):
-        over = layout.sum(xp.maximum(size - wide * layout.spread(z), 0 * size))
-        return term.price - term.excess(layout.norm(ratio(z), 2)) - bound * over / step
+        spread = layout.spread(z)
+        over = size - wide * spread
+        free = over <= 0
+        share = xp.where(free, size / spread, 0 * size)
+        inner = layout.sum(share * share)
+        count = layout.sum(xp.where(free, 0 * size, 0 * size + 1))
+        rho = (inner + count * bound * bound) ** 0.5
+        surplus = layout.sum(xp.where(free, 0 * size, over))
+        value = term.price - term.excess(rho) - bound * surplus / step
+        return value, term.curvature(rho) * inner / z + count * bound * bound / step
 
-    z = bracketed(derivative, high * xp.finfo(size.dtype).eps, high)
+    # the largest weight alone makes the derivative negative further below
+    least = xp.maximum(high * xp.finfo(size.dtype).eps, high - step * term.price / bound**2)
+    z = newton(derivative, least, high)
     rho = layout.norm(ratio(z), 2)
     y = z - step * term.slope(rho) / rho
-    whole = (y >= 1) | (derivative(high) < 0)
+    whole = (y >= 1) | (derivative(high)[0] < 0)
     y = xp.clip(y, 0, 1)
     x = layout.spread(y) * ratio(z)
     if bool(xp.any(whole)):

@@ -99,6 +99,8 @@ class Term:
         r*: the norm at which a group is fully paid for; infinite where no norm is.
     incline : (G,) or () array
         h/s where neither the bound nor y = 1 holds: (ψ(r*) + c)/r*, or ψ'(∞).
+    largest_extract : float
+        Of all groups, at least: a plain number, as a GPU would have to be waited for.
 
     Raises
     ------
@@ -120,12 +122,13 @@ class Term:
     parameters: Mapping[str, Array] = field(default_factory=dict)
     radius: Array = field(init=False)
     incline: Array = field(init=False)
+    largest_extract: float = field(init=False)
 
     blocks: ClassVar = None  # of the groups, where indicators are nested
 
     # all numbers of a group, and those that double when the objective does
     _NUMBERS: ClassVar = ("price", "bound", "weight", "extract", "radius", "incline")
-    _EXTENSIVE: ClassVar = ("price", "weight", "extract", "incline")
+    _EXTENSIVE: ClassVar = ("price", "weight", "extract", "incline", "largest_extract")
 
     def __post_init__(self):
         for name in ("price", "bound", "weight", "extract"):
@@ -154,6 +157,7 @@ class Term:
         limit = self.weight * self.profile.slope_limit(np, **parameters)
         object.__setattr__(self, "radius", radius)
         object.__setattr__(self, "incline", np.where(finite, paid, limit))
+        object.__setattr__(self, "largest_extract", float(self.extract.max(initial=0.0)))
         vanishing = np.isinf(self.bound) & (self.incline == 0)
         if vanishing.any():
             raise InputError("φ = 0 needs a bound M: without one the penalty vanishes")
@@ -201,7 +205,7 @@ class Term:
 
     def without_extraction(self) -> Term:
         """The convex term: φ and h with nothing subtracted."""
-        return self._changed(lambda v: 0 * v, ("extract",))
+        return self._changed(lambda v: 0 * v, ("extract", "largest_extract"))
 
     def with_square(self, delta: Array) -> Term:
         """The term of φ + δ‖w‖², δ ≥ 0 a number or one for each group; the norm must be ‖·‖₂."""
@@ -230,6 +234,10 @@ class Term:
     def excess(self, r: Array) -> Array:
         """F(r) = r·φ'(r) − φ(r), which is c at r*."""
         return self.weight * self.profile.excess(array_namespace(r), r, **self.parameters)
+
+    def curvature(self, r: Array) -> Array:
+        """φ'' along the norm."""
+        return self.weight * self.profile.curvature(array_namespace(r), r, **self.parameters)
 
     @property
     def ridge(self) -> Array | None:
@@ -365,14 +373,12 @@ class Term:
 
     def _convexify(self, step: float) -> Array:
         """1/(1 − 2tδ): prox of h − δ‖w‖² with step t is prox of h with t and v times this."""
-        xp = array_namespace(self.extract)
-        left = 1 - 2 * step * self.extract
-        if bool(xp.any(left <= 0)):
+        if 2 * step * self.largest_extract >= 1:
             raise InputError(
                 f"a proximal step of {step:g} is too long for an extraction of "
-                f"{float(xp.max(self.extract)):g}: their product must stay below 1/2"
+                f"{self.largest_extract:g}: their product must stay below 1/2"
             )
-        return 1 / left
+        return 1 / (1 - 2 * step * self.extract)
 
     # ---- of the weights themselves; NumPy -------------------------------------------------------
 

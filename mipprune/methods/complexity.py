@@ -254,7 +254,7 @@ class Complexity(Method):
         for value, inner in zip(blocks, self.task.groups.blocks.values(), strict=True):
             scores[inner] *= value
         weights = GroupRows(self.task.parameters, self.task.groups.scales(), len(scores))
-        norm = weights.norms()[0].double().cpu().numpy()
+        norm = weights.norm().double().cpu().numpy()
         return scores + 1e-6 * norm / norm.max()
 
     def select(self) -> np.ndarray:

@@ -111,7 +111,7 @@ class GRDA(torch.optim.Optimizer):
             if self._groups is None:
                 weight.copy_(weight.sign() * (weight.abs() - threshold).clamp(min=0))
         if self._groups:
-            norm, _ = self._groups.norms()
+            norm = self._groups.norm()
             factor = torch.clamp(1 - threshold * self._root / norm.clamp(min=1e-30), min=0)
             self._groups.scale_(factor)
 
@@ -163,7 +163,7 @@ class Directional(Method):
 
     def scores(self) -> np.ndarray:
         """‖w_j‖/√d_j, (groups,)."""
-        return (self._weights.norms()[0] / self._weights.sizes().sqrt()).double().cpu().numpy()
+        return (self._weights.norm() / self._weights.sizes().sqrt()).double().cpu().numpy()
 
     def select(self) -> np.ndarray:
         """The groups other than zero; with a budget that they exceed, fewer, by norm."""
@@ -179,7 +179,7 @@ class Directional(Method):
     def log(self) -> dict[str, float]:
         """The threshold g, c, and the share of groups at zero."""
         (settings,) = self._optimizer.param_groups
-        zero = float((self._weights.norms()[0] == 0).float().mean())
+        zero = float((self._weights.norm() == 0).float().mean())
         return {"threshold": settings["threshold"], "c": settings["c"], "zero": zero}
 
     def facts(self) -> dict[str, Any]:

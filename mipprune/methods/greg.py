@@ -123,7 +123,7 @@ class GReg(Method):
         return self._magnitude().double().cpu().numpy()
 
     def _magnitude(self) -> torch.Tensor:
-        return self._weights.norms(order=1)[0] / self._sizes
+        return self._weights.norm(order=1) / self._sizes
 
     def _choose(self) -> torch.Tensor:
         """The groups to remove by L1 norm now, (groups,) bool."""
@@ -162,9 +162,7 @@ class GReg(Method):
         elif self.stage == "stabilise":
             self.held += 1
             self.done = self.held >= self.settings.stabilise
-        factor = torch.cat([self.factor, self.factor.new_zeros(1)])
-        for rows in self._weights.rows:
-            rows.parameter.grad.addcmul_(rows.parameter.detach(), rows.spread(factor))
+        self._weights.add_to_gradients_(self.factor)
         self.step += 1
 
     def _update(self) -> None:

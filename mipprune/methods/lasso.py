@@ -35,7 +35,7 @@ class Lasso(Method):
         self._root = self._weights.sizes().sqrt()
 
     def _norm(self) -> torch.Tensor:
-        return self._weights.norms()[0]
+        return self._weights.norm()
 
     def after_step(self, lr: float) -> None:
         """w_j ← max(0, 1 − lr·λ·√d_j/‖w_j‖)·w_j."""

@@ -13,6 +13,7 @@ from torch import nn
 from formulations.errors import InputError
 from mipprune.config import MethodConfig
 from mipprune.methods.base import Method, Task
+from mipprune.penalties.rows import GroupRows
 
 
 class Settings(MethodConfig):
@@ -41,24 +42,16 @@ class Slimming(Method):
                 f"{task.groups.count} groups have none (protect their layers, or another method)"
             )
 
+        self._scales = GroupRows(task.parameters, self._members, task.groups.count)
+        self._step = torch.full_like(self._scales.sizes(), settings.lam)
+
     def after_backward(self) -> None:
         """Add λ·sign(γ) to the gradients of the scales."""
-        parameters = self.task.parameters
-        for member in self._members:
-            scale = parameters[member.tensor]
-            inside = torch.from_numpy(member.group >= 0).to(scale.device)
-            scale.grad.add_(scale.detach().sign() * inside, alpha=self.settings.lam)
+        self._scales.add_to_gradients_(self._step, order=1)
 
     def scores(self) -> np.ndarray:
         """Mean |γ| of a group."""
-        parameters = self.task.parameters
-        total, count = np.zeros(self.task.groups.count), np.zeros(self.task.groups.count)
-        for member in self._members:
-            inside = member.group >= 0
-            size = parameters[member.tensor].detach().abs().double().cpu().numpy()
-            np.add.at(total, member.group[inside], size[inside])
-            np.add.at(count, member.group[inside], 1)
-        return total / count
+        return (self._scales.norm(order=1) / self._scales.sizes()).double().cpu().numpy()
 
     def log(self) -> dict[str, float]:
         """Share of scales below 1 % of the largest."""

@@ -1,7 +1,8 @@
 """A term over all groups of a network at once.
 
-:class:`GroupPenalty` evaluates any :class:`formulations.terms.Term` on the members of every group
-with a few tensor operations a parameter; the term's formulas are generated from its derivation. It
+:class:`GroupPenalty` evaluates any :class:`formulations.terms.Term` in two passes over the weights:
+one for the norms of all groups, one that changes weights or gradients. In between stand the term's
+own formulas, generated from its derivation, on one number a group. It
 never builds an autograd graph: its gradient is added to ``parameter.grad`` after the backward pass,
 or its proximal operator is applied after the step. Statistics of half-precision weights are kept in
 float32.
@@ -10,12 +11,15 @@ float32.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
 
+from formulations.errors import InputError
 from formulations.search import Layout
-from formulations.terms import Term
+from formulations.terms import Partition, Term
 from mipprune.groups import Member
+from mipprune.penalties.layout import Measure
 from mipprune.penalties.rows import GroupRows
 
 
@@ -33,6 +37,11 @@ class GroupPenalty:
     ----------
     term : Term
         The same for tensors on the parameters' device.
+
+    Raises
+    ------
+    InputError
+        If a tensor is grouped along two axes and the term has a box or another norm than ‖·‖₂.
     """
 
     def __init__(
@@ -43,15 +52,25 @@ class GroupPenalty:
         term: Term,
     ):
         self.count, self.weights = count, GroupRows(parameters, members, count)
-        self.rows = self.weights.rows
         self.term = term.to(torch.zeros(0, dtype=self.weights.dtype, device=self.weights.device))
-        self._bounded = bool(torch.isfinite(self.term.bound).any())
         self._order = term.profile.order
+        self._bounded = bool(torch.isfinite(self.term.bound).any())
+        self._boxed = self._bounded and not term.profile.ball
+        self._searches = self._boxed or self._order != 2
+        self._asynchronous = asynchronous(self.weights.device)
+        # without r* every group's step is a search: there is nothing to wait for that is rare
+        rare = self._order == 2 and bool(torch.isfinite(self.term.radius).all())
+        self._explicit = self._asynchronous and self._boxed and rare
+        if self._searches and len({member.tensor for member in members}) < len(members):
+            raise InputError(
+                "a weight in two groups takes a term of the norm ‖·‖₂ without a box: "
+                "give the term no bound, or group every tensor along one axis"
+            )
 
     def norms(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Norm ‖w_j‖_p and peak (‖w_j‖∞, or ‖w_j‖₂ for a ball) of every group, each (count,)."""
-        norm, peak = self.weights.norms(self._order)
-        return norm, norm if self.term.profile.ball else peak
+        measure = self._measure()
+        return measure.norm, measure.peak
 
     def value(self) -> torch.Tensor:
         """Σ_j h(w_j), a scalar tensor."""
@@ -63,50 +82,50 @@ class GroupPenalty:
 
     @torch.no_grad()
     def add_gradient_(self) -> None:
-        """Add the gradient of Σ_j h(w_j) to every parameter's ``grad``."""
-        norm, peak = self.norms()
-        radial, axial = map(_with_zero, self.term.slopes(norm, peak))
-        for rows in self.rows:
-            along = rows.parameter
-            if self._order != 2:
-                along = along.sign() * along.abs().pow(self._order - 1)
-            rows.parameter.grad.addcmul_(along, rows.spread(radial))
-        if not self._bounded or not bool((axial != 0).any()):
-            return
-        # −1 never equals a magnitude: no peak is looked for in ungrouped rows
-        peak = torch.cat([peak, peak.new_full((1,), -1)])
-        ties = torch.zeros_like(peak)
-        for rows in self.rows:
-            at_peak = rows.parameter.abs() == rows.spread(peak)
-            ties.index_add_(0, rows.group, rows.rows(at_peak).sum(1).to(peak.dtype))
-        axial = axial / ties.clamp(min=1)
-        for rows in self.rows:
-            at_peak = rows.parameter.abs() == rows.spread(peak)
-            rows.parameter.grad.add_(rows.parameter.sign() * at_peak * rows.spread(axial))
+        """Add the gradient of Σ_j h(w_j) to every parameter's ``grad`` that there is."""
+        measure = self._measure()
+        radial, axial = self.term.slopes(measure.norm, measure.peak)
+        spikes = None
+        if self._boxed and self._perhaps(axial != 0):
+            spikes = self.weights.spikes(axial, measure)
+        self.weights.add_to_gradients_(radial, self._order, spikes)
 
     @torch.no_grad()
     def prox_(self, step: float) -> None:
-        """Replace every group by prox_{step·h} of it: exact zeros, and weights inside the box."""
-        factor = self.term.shrinking(*self.norms(), step)
-        searched = torch.isnan(factor)
-        if (self._bounded or self._order != 2) and bool(searched.any()):
-            self._search_prox(searched, step)
-            factor = torch.where(searched, torch.ones_like(factor), factor)
-        self.weights.scale_(factor)
-        if self._bounded and not self.term.profile.ball:  # rounding
-            self._clip()
+        """Replace every group by prox_{step·h} of it: exact zeros, and weights inside the box.
+
+        Where the box decides, the step needs a search. On a GPU, which would have to be waited for
+        to know whether any group does, such groups take the explicit step w − step·∇h instead,
+        within the box: the same to first order in the step.
+        """
+        measure = self._measure()
+        norm, peak, spikes = measure.norm, measure.peak, None
+        factor = self.term.shrinking(norm, peak, step)
+        searched = torch.isnan(factor) & torch.isfinite(norm)  # diverged weights stay NaN
+        if self._explicit:
+            radial, axial = self.term.slopes(norm, peak)
+            spikes = self.weights.spikes(torch.where(searched, -step * axial, 0.0), measure)
+            factor = torch.where(searched, (1 - step * radial).clamp(min=0), factor)
+        elif self._searches and bool(searched.any()):
+            search = partial(_search, self.term.take(searched), step)
+            self.weights.replace_(searched, search)
+            factor = torch.where(searched, 1.0, factor)
+            peak = torch.where(searched, 0.0, peak)
+        outside = self._boxed and self._perhaps(peak * factor > self.term.bound)  # by rounding
+        self.weights.scale_(factor, spikes, self.term.bound if outside else None)
 
     @torch.no_grad()
     def project_(self) -> torch.Tensor:
         """Project onto the bound; the number of groups that were outside, a scalar tensor."""
         if not self._bounded:
-            return torch.zeros((), dtype=torch.int64)
+            return torch.zeros((), dtype=torch.int64, device=self.weights.device)
         _, peak = self.norms()
         outside = peak > self.term.bound
-        if self.term.profile.ball:
-            self.weights.scale_(torch.where(outside, self.term.bound / peak, 1.0))
-        else:
-            self._clip()
+        if self._perhaps(outside):
+            if self.term.profile.ball:
+                self.weights.scale_(torch.where(outside, self.term.bound / peak, 1.0))
+            else:
+                self.weights.scale_(torch.ones_like(peak), limit=self.term.bound)
         return outside.sum()
 
     def regimes(self) -> dict[str, float]:
@@ -119,42 +138,34 @@ class GroupPenalty:
         }
         return {**shares, "zero": float((norm == 0).float().mean())}
 
-    def _clip(self) -> None:
-        bound = self.term.bound.expand(self.count)
-        bound = torch.cat([bound, bound.new_full((1,), float("inf"))])
-        for rows in self.rows:
-            limit = rows.spread(bound).expand_as(rows.parameter)
-            torch.clamp(rows.parameter, -limit, limit, out=rows.parameter.data)
+    def _measure(self) -> Measure:
+        measure = self.weights.measure(self._order, peaks=self._boxed)
+        return measure._replace(peak=measure.norm) if self.term.profile.ball else measure
 
-    def _search_prox(self, searched: torch.Tensor, step: float) -> None:
-        """The proximal step of the groups that need a search, on their weights gathered flat."""
-        count = int(searched.sum())
-        place = torch.full((self.count + 1,), -1, device=searched.device)
-        place[:-1][searched] = torch.arange(count, device=searched.device)
-        inside = [place[rows.group] >= 0 for rows in self.rows]
-        parts = [
-            rows.rows(rows.parameter.detach())[mask]
-            for rows, mask in zip(self.rows, inside, strict=True)
-        ]
-        owner = torch.cat(
-            [
-                place[rows.group][mask].repeat_interleave(part.shape[1])
-                for rows, mask, part in zip(self.rows, inside, parts, strict=True)
-            ]
-        )
-        layout = Layout(
-            lambda x: x.new_zeros(count).index_add_(0, owner, x),
-            lambda x: x.new_zeros(count).scatter_reduce_(0, owner, x, "amax"),
-            lambda x: x.expand(count)[owner],
-        )
-        # nested searches need the digits
-        size = torch.cat([part.abs().flatten() for part in parts]).double()
-        term = self.term.take(searched).to(size)
-        found = term.prox_by_search(size, step, layout)
-        pieces = found.split([part.numel() for part in parts])
-        for rows, mask, part, piece in zip(self.rows, inside, parts, pieces, strict=True):
-            rows.assign(mask, part.sign() * piece.view(part.shape).to(part.dtype))
+    def _perhaps(self, mask: torch.Tensor) -> bool:
+        """Whether any is set; on a GPU, which would have to be waited for, always True."""
+        return self._asynchronous or bool(mask.any())
 
 
-def _with_zero(values: torch.Tensor) -> torch.Tensor:
-    return torch.cat([values, values.new_zeros(1)])
+def asynchronous(device: torch.device) -> bool:
+    """Whether to ask for a tensor's value is to wait for a queue of work."""
+    return device.type != "cpu"
+
+
+def _search(
+    term: Term, step: float, size: torch.Tensor, owner: torch.Tensor, count: int
+) -> torch.Tensor:
+    """:meth:`Term.prox_by_search` of (D,) magnitudes, each of the group that owns it."""
+    size = size.double()  # nested searches need the digits
+    if size.device.type == "cpu":  # few numbers, many operations: NumPy's calls cost less
+        order = torch.argsort(owner, stable=True)
+        layout = Partition(torch.bincount(owner, minlength=count)).layout
+        by_group = size[order].numpy()
+        found = torch.from_numpy(term.to(by_group).prox_by_search(by_group, step, layout))
+        return torch.empty_like(size).index_copy_(0, order, found)
+    layout = Layout(
+        lambda x: x.new_zeros(count).index_add_(0, owner, x),
+        lambda x: x.new_zeros(count).scatter_reduce_(0, owner, x, "amax"),
+        lambda x: x.expand(count)[owner],
+    )
+    return term.to(size).prox_by_search(size, step, layout)

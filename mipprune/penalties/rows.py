@@ -1,50 +1,19 @@
-"""The weights of a network by group: norms of all groups at once, and scaling them."""
+"""The weights of a network by group: norms of all groups at once, and changes of all of them.
+
+What is computed is said here; :mod:`mipprune.penalties.fused` does it with a fixed number of tensor
+operations, and :mod:`mipprune.penalties.kernels` with three Triton kernels on a GPU.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from importlib.util import find_spec
 
 import torch
 
 from mipprune.groups import Member
-
-
-@dataclass
-class Rows:
-    """A parameter seen as rows, one for each index of the grouped axis, and each row's group.
-
-    Without an axis every entry is a row.
-    """
-
-    parameter: torch.Tensor
-    axis: int | None
-    group: torch.Tensor
-
-    def rows(self, tensor: torch.Tensor) -> torch.Tensor:
-        """(rows, entries of a row)."""
-        if self.axis is None or tensor.dim() == 1:
-            return tensor.reshape(-1, 1)
-        return tensor.movedim(self.axis, 0).flatten(1)
-
-    def spread(self, values: torch.Tensor) -> torch.Tensor:
-        """(groups + 1,) numbers to a tensor that broadcasts against the parameter."""
-        if self.axis is None:
-            shape = self.parameter.shape
-        else:
-            shape = [1] * self.parameter.dim()
-            shape[self.axis] = -1
-        return values[self.group].view(shape).to(self.parameter.dtype)
-
-    def assign(self, inside: torch.Tensor, rows: torch.Tensor) -> None:
-        """Write new values, (chosen rows, entries of a row), to the rows of a mask."""
-        whole = self.rows(self.parameter.detach()).clone()
-        whole[inside] = rows
-        if self.axis is None or self.parameter.dim() == 1:
-            self.parameter.copy_(whole.view(self.parameter.shape))
-        else:
-            moved = self.parameter.movedim(self.axis, 0)
-            moved.copy_(whole.view(moved.shape))
+from mipprune.penalties.fused import Operations
+from mipprune.penalties.layout import Backend, Measure, Rows, Search, Spikes
 
 
 class GroupRows:
@@ -79,6 +48,16 @@ class GroupRows:
             )
         first = self.rows[0].parameter
         self.device, self.dtype = first.device, torch.promote_types(first.dtype, torch.float32)
+        self._backend, self._addresses = None, None
+
+    @property
+    def backend(self) -> Backend:
+        """The implementation for the weights where they lie now."""
+        addresses = [rows.parameter.data_ptr() for rows in self.rows]
+        if addresses != self._addresses:  # at first, and after a change of the memory format
+            self._backend = backend_for(self.device)(self.rows, self.count, self.dtype)
+            self._addresses = addresses
+        return self._backend
 
     def sizes(self) -> torch.Tensor:
         """Number of weights of every group, (count,)."""
@@ -88,21 +67,57 @@ class GroupRows:
             size.index_add_(0, rows.group, torch.full_like(rows.group, entries, dtype=size.dtype))
         return size[:-1]
 
-    def norms(self, order: float = 2) -> tuple[torch.Tensor, torch.Tensor]:
-        """‖w_j‖_p and ‖w_j‖∞ of every group, each (count,)."""
-        power = torch.zeros(self.count + 1, dtype=self.dtype, device=self.device)
-        peak = torch.zeros_like(power)
-        for rows in self.rows:
-            flat = rows.rows(rows.parameter.detach()).to(self.dtype)
-            raised = flat.square() if order == 2 else flat.abs().pow(order)
-            power.index_add_(0, rows.group, raised.sum(1))
-            peak.scatter_reduce_(0, rows.group, flat.abs().amax(1), "amax")
-        norm = power[:-1].sqrt() if order == 2 else power[:-1].pow(1 / order)
-        return norm, peak[:-1]
+    @torch.no_grad()
+    def measure(self, order: float = 2, peaks: bool = True) -> Measure:
+        """‖w_j‖_p and, if asked for, ‖w_j‖∞ of every group; else 0 for it."""
+        return self.backend.measure(order, peaks)
+
+    def norm(self, order: float = 2) -> torch.Tensor:
+        """‖w_j‖_p of every group, (count,)."""
+        return self.measure(order, peaks=False).norm
 
     @torch.no_grad()
-    def scale_(self, factor: torch.Tensor) -> None:
-        """Multiply every group's weights by a factor, (count,)."""
-        factor = torch.cat([factor, factor.new_ones(1)])
-        for rows in self.rows:
-            rows.parameter.mul_(rows.spread(factor))
+    def spikes(self, height: torch.Tensor, measure: Measure) -> Spikes:
+        """A change by ``height``, (count,), shared among the weights at the peak of each group."""
+        ties = self.backend.ties(measure.peak) if measure.ties is None else measure.ties
+        return Spikes(height / ties.clamp(min=1), measure.peak)
+
+    @torch.no_grad()
+    def scale_(
+        self,
+        factor: torch.Tensor,
+        spikes: Spikes | None = None,
+        limit: torch.Tensor | None = None,
+    ) -> None:
+        """Multiply every group's weights by a factor, (count,).
+
+        Then the spikes are added, and all is cut at ±limit, (count,).
+        """
+        self.backend.scale_(factor.to(self.dtype), spikes, limit)
+
+    @torch.no_grad()
+    def replace_(self, chosen: torch.Tensor, search: Search) -> None:
+        """Give the weights of the chosen groups, (count,) bool, the magnitudes of a search.
+
+        It numbers the chosen groups from 0. This waits for the device.
+        """
+        self.backend.replace_(chosen, search)
+
+    @torch.no_grad()
+    def add_to_gradients_(
+        self, factor: torch.Tensor, order: float = 2, spikes: Spikes | None = None
+    ) -> None:
+        """Add factor·sign(w)|w|^(p−1), and the spikes, to the weights' gradients.
+
+        Weights without a gradient take no part in training, and are left so.
+        """
+        self.backend.add_to_gradients_(factor.to(self.dtype), order, spikes)
+
+
+def backend_for(device: torch.device) -> type[Backend]:
+    """Triton kernels on an NVIDIA GPU, where torch brings Triton along; else tensor operations."""
+    if device.type == "cuda" and find_spec("triton"):
+        from mipprune.penalties.kernels import Kernels
+
+        return Kernels
+    return Operations
