@@ -32,6 +32,8 @@ class Data:
     train, test : Split
     classes : int
     shape : (channels, height, width)
+    mean, std : tuple of float
+        By which :meth:`normalise` shifts and divides each channel of the images in [0, 1].
     """
 
     def __init__(self, source: Source, device: torch.device):
@@ -40,6 +42,7 @@ class Data:
         self.test = Split(*(t.to(device) for t in source.test))
         self.shape = tuple(self.train.images.shape[1:])
         self._pad, self._flip = source.pad, source.flip
+        self.mean, self.std = source.mean, source.std
         # x/255 normalised by mean and std, as one multiplication and one addition
         mean = torch.tensor(source.mean, device=device).view(1, -1, 1, 1)
         std = torch.tensor(source.std, device=device).view(1, -1, 1, 1)
