@@ -294,6 +294,36 @@ def export(
     _write(json_file, found)
 
 
+@app.command(
+    epilog="Examples: mipprune report runs/half | mipprune report runs/one runs/two --output "
+    "comparison.html"
+)
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN…", help="Run folders.")],
+    output: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(metavar="FILE.html", help="Of one run: report.html in its folder."),
+    ] = None,
+    json_file: _Json = None,
+) -> None:
+    """One HTML page about runs, finished or not, that works offline."""
+    if output is None and len(runs) > 1:
+        raise InputError("name the page of several runs: --output FILE.html")
+    output = output or runs[0] / "report.html"
+
+    from mipprune.report.page import render, run_names, summary
+    from mipprune.report.run_folder import read_run
+
+    found = [read_run(path) for path in runs]
+    _check_writable(output, "--output", (".html",))
+    _check_writable(json_file)
+    names = run_names(runs)
+    output.write_text(render(found, names), encoding="utf-8")
+    typer.echo(f"{output}: {len(runs)} run{'s' * (len(runs) > 1)}")
+    rows = {name: summary(run) for name, run in zip(names, found, strict=True)}
+    _write(json_file, {"output": str(output), "runs": rows})
+
+
 @app.command(epilog="Example: mipprune recipes")
 def recipes(json_file: _Json = None) -> None:
     """List the recipes that ship."""
