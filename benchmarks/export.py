@@ -1,12 +1,14 @@
-"""Every kind of network, half its channels removed at random, exported and compared with itself;
-then what removal is worth in time: ResNet-56 at half the MACs, with any widths and with multiples
-of 8 channels.
+"""Exported networks: whether they compute the same, and what removal is worth in time.
 
-    python benchmarks/export.py [DATA] [--record]
+    python benchmarks/export.py parity [--record]
+    python benchmarks/export.py latency [DATA] [--record]
 
+parity: every kind of network, half its MACs removed at random, exported and compared with itself on
+the digits. latency: ResNet-56 at half the MACs, with any widths and with multiples of 8 channels;
 DATA is a folder of CIFAR-10's parquet files instead of the Hub. Weights are random: neither
 rounding nor time asks for trained ones. With --record the result goes to
-benchmarks/results/export.json.
+benchmarks/results/export-parity.json or export-latency.json. Times need a machine without other
+work.
 """
 
 from __future__ import annotations
@@ -70,32 +72,46 @@ def exported(model: dict[str, Any], source: DataConfig, budget: BudgetConfig) ->
     return {"model": model, "macs": macs, "multiple": budget.multiple, **found}
 
 
-def main() -> None:
-    """Print the tables."""
-    words = [word for word in sys.argv[1:] if word != "--record"]
-    if len(words) > 1:
-        sys.exit(__doc__)
-    digits = DataConfig()
-    cifar = DataConfig(name="cifar10", path=words[0] if words else None)
-    small = [exported(model, digits, BudgetConfig(macs=0.5)) for model in MODELS]
-    for found in small:
+def parity() -> list[dict[str, Any]]:
+    """Rows of all kinds of networks."""
+    rows = []
+    for model in MODELS:
+        found = exported(model, DataConfig(), BudgetConfig(macs=0.5))
+        del found["latency"]
+        rows.append(found)
         onnx, program = found["parity"]
         print(
-            f"{found['model']}: ONNX {onnx['difference']:.1e}, torch.export "
-            f"{program['difference']:.1e}, rounding {onnx['rounding']:.1e}, largest output "
-            f"{onnx['largest']:.2g}"
+            f"{model}: ONNX {onnx['difference']:.1e}, torch.export {program['difference']:.1e}, "
+            f"rounding {onnx['rounding']:.1e}, largest output {onnx['largest']:.2g}"
         )
-    large = []
+    return rows
+
+
+def latency(path: str | None) -> list[dict[str, Any]]:
+    """ResNet-56 pruned to half its MACs, without and with a multiple of channels."""
+    rows = []
     for multiple in (1, 8):
         budget = BudgetConfig(macs=0.5, multiple=multiple)
-        large.append(exported({"name": "resnet56", "shortcut": "A"}, cifar, budget))
-        print(f"ResNet-56, {large[-1]['macs']:.1%} of the MACs, multiples of {multiple}")
-        print_export(large[-1])
+        data = DataConfig(name="cifar10", path=path)
+        rows.append(exported({"name": "resnet56", "shortcut": "A"}, data, budget))
+        print(f"ResNet-56, {rows[-1]['macs']:.1%} of the MACs, multiples of {multiple}")
+        print_export(rows[-1])
+    return rows
+
+
+def main() -> None:
+    """Print the tables."""
+    match [word for word in sys.argv[1:] if word != "--record"]:
+        case ["parity"]:
+            name, rows = "parity", parity()
+        case ["latency", *path] if len(path) <= 1:
+            name, rows = "latency", latency(*path or [None])
+        case _:
+            sys.exit(__doc__)
     if "--record" in sys.argv:
-        record = {"environment": environment(), "models": small, "resnet56": large}
-        if words:
-            record["environment"]["command"] = "python benchmarks/export.py DATA --record"
-        write_json(Path("benchmarks/results/export.json"), record)
+        record = {"environment": environment(), "rows": rows}
+        record["environment"]["command"] = f"python benchmarks/export.py {name}"
+        write_json(Path(f"benchmarks/results/export-{name}.json"), record)
 
 
 if __name__ == "__main__":
