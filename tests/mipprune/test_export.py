@@ -1,7 +1,9 @@
 """Exported networks: the files compute what the checkpoint does, at any batch size."""
 
 import json
+import re
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from mipprune.export import compare_outputs, export, trace
 from mipprune.groups import find_groups
 from mipprune.surgery import prune, recalibrate
 
+DOCS = Path(__file__).parents[2] / "docs/export.md"
 DIGITS = load("digits", None, torch.device("cpu"))
 BATCHES = (1, 2, 7, 64, 450)
 
@@ -68,6 +71,17 @@ def test_onnx_runtime_computes_the_pruned_network_on_real_images(exported):
         (found,) = session.run(None, {"images": images})
         expected = logits(folder, torch.from_numpy(images)).numpy()
         np.testing.assert_allclose(found, expected, atol=2e-5 * np.abs(expected).max())
+
+
+def test_what_the_docs_show_reads_the_file(exported, tmp_path, monkeypatch):
+    folder, _ = exported
+    (tmp_path / "half.onnx").write_bytes((folder / "model.onnx").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    (code,) = re.findall(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
+    names = {}
+    exec(code, names)
+    blank = DIGITS.normalise(torch.zeros(5, *DIGITS.shape, dtype=torch.uint8))
+    np.testing.assert_allclose(names["logits"], logits(folder, blank).numpy(), rtol=1e-4, atol=1e-4)
 
 
 def test_the_torch_program_computes_the_pruned_network_on_real_images(exported):
