@@ -8,7 +8,7 @@ setup: .venv/.ready
 # Everything that the tests need, so that one environment serves all targets.
 .venv/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,bench]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,bench,export]"
 	touch $@
 
 demo: setup

@@ -195,6 +195,23 @@ def is_checkpoint(folder: Path) -> bool:
     return (folder / "model.json").is_file()
 
 
+def find(folder: Path, *names: str) -> Path:
+    """A checkpoint's own folder, or the first of a run's checkpoints of these names.
+
+    Raises
+    ------
+    InputError
+        If there is no such folder, or no checkpoint in it.
+    """
+    if not folder.is_dir():
+        raise InputError(f"no run or checkpoint at {folder}")
+    for found in (folder, *(folder / name for name in names)):
+        if is_checkpoint(_present(found)):
+            return found
+    places = " or ".join(f"{name}/" for name in names)
+    raise InputError(f"no checkpoint at {folder}: it has no model.json, {places}")
+
+
 def _present(folder: Path) -> Path:
     """The folder, or the one it was about to replace when the writer was killed."""
     retired = _previous(folder)

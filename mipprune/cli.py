@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -202,11 +203,9 @@ def derive(
         return
     if term is None:
         raise InputError("name a term: an expression such as 'a*r**3', a name of --list or FILE.py")
-    for path, name in ((python, "--python"), (json_file, "--json")):
-        _check_writable(path, name)
+    _check_writable(python, "--python", (".py",))
+    _check_writable(json_file)
     _check_picture(plot)
-    if python and python.suffix != ".py":
-        raise InputError(f"--python {python}: a module is written as .py")
 
     from formulations.catalogue import find
     from formulations.checks import check
@@ -278,6 +277,76 @@ def valley(
     _write(json_file, found)
 
 
+@app.command(
+    epilog="Examples: mipprune export runs/half --onnx half.onnx | mipprune export "
+    "runs/half/pruned --onnx half.onnx --program half.pt2 threads=1"
+)
+def export(
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(metavar="CHECKPOINT", help="A checkpoint folder, or a run: its pruned/."),
+    ],
+    overrides: _Overrides = None,
+    onnx: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(metavar="FILE.onnx", help="Write ONNX."),
+    ] = None,
+    program: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(metavar="FILE.pt2", help="Write a program of torch.export."),
+    ] = None,
+    json_file: _Json = None,
+) -> None:
+    """Write a network as ONNX or torch.export, checked on real images and timed."""
+    from mipprune.config import ExportConfig, configure
+
+    config = configure(ExportConfig, {}, overrides or [])
+    targets = {k: p for k, p in (("onnx", onnx), ("program", program)) if p}
+    if not targets:
+        raise InputError("name what to write: --onnx FILE.onnx, --program FILE.pt2 or both")
+    for kind, path in targets.items():
+        _check_writable(path, f"--{kind}", {"onnx": (".onnx",), "program": (".pt2",)}[kind])
+    _check_writable(json_file)
+
+    from mipprune.export import export as run
+    from mipprune.report.tables import print_export, status
+
+    with status() as show:
+        found = run(checkpoint, config, targets, show)
+    print_export(found)
+    _write(json_file, found)
+
+
+@app.command(
+    epilog="Examples: mipprune report runs/half | mipprune report runs/one runs/two --output "
+    "comparison.html"
+)
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Run folders.")],
+    output: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(metavar="FILE.html", help="Of one run: report.html in its folder."),
+    ] = None,
+    json_file: _Json = None,
+) -> None:
+    """One HTML page about runs, finished or not, that works offline."""
+    if output is None and len(runs) > 1:
+        raise InputError("name the page of several runs: --output FILE.html")
+    output = output or runs[0] / "report.html"
+
+    from mipprune.report.page import render, run_names, summary
+    from mipprune.report.run_folder import read_run
+
+    found = [read_run(path) for path in runs]
+    _check_writable(output, "--output", (".html",))
+    _check_writable(json_file)
+    names = run_names(runs)
+    output.write_text(render(found, names), encoding="utf-8")
+    typer.echo(f"{output}: {len(runs)} run{'s' * (len(runs) > 1)}")
+    rows = {name: summary(run) for name, run in zip(names, found, strict=True)}
+    _write(json_file, {"output": str(output), "runs": rows})
+
+
 @app.command(epilog="Example: mipprune recipes")
 def recipes(json_file: _Json = None) -> None:
     """List the recipes that ship."""
@@ -300,18 +369,26 @@ def recipes(json_file: _Json = None) -> None:
     _write(json_file, found)
 
 
-def _check_writable(path: Path | None, option: str = "--json") -> None:
-    """Before the work, not after it."""
-    if path and not path.parent.is_dir():
+def _check_writable(
+    path: Path | None, option: str = "--json", suffixes: tuple[str, ...] = ()
+) -> None:
+    """Before the work, not after it: by a temporary file beside it."""
+    if path is None:
+        return
+    if suffixes and path.suffix not in suffixes:
+        raise InputError(f"{option} {path}: the file is written as {' or '.join(suffixes)}")
+    if not path.parent.is_dir():
         raise InputError(f"{option} {path}: there is no folder {path.parent}")
-    if path and path.is_dir():
+    if path.is_dir():
         raise InputError(f"{option} {path} is a folder: name a file")
+    try:
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise InputError(f"{option} {path} cannot be written: {error.strerror}") from None
 
 
 def _check_picture(path: Path | None) -> None:
-    _check_writable(path, "--plot")
-    if path and path.suffix not in {".png", ".svg"}:
-        raise InputError(f"--plot {path}: a picture is written as .png or .svg")
+    _check_writable(path, "--plot", (".png", ".svg"))
 
 
 def _write(path: Path | None, value: Any) -> None:

@@ -283,6 +283,16 @@ class ValleyConfig(Section):
     data: DataConfig | None = Field(None, description="instead of the checkpoints' own data set")
 
 
+class ExportConfig(Section):
+    """What ``mipprune export`` may be told."""
+
+    images: int = Field(256, ge=1, description="test images of the parity check, at most")
+    threads: int | None = Field(
+        None, ge=1, description="CPU threads of the latency; default: as many as torch takes"
+    )
+    data: DataConfig | None = Field(None, description="instead of the checkpoint's own data set")
+
+
 def recipe_names() -> list[str]:
     """Names of the recipes that ship, sorted."""
     return sorted(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,17 +10,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from formulations.errors import InputError
 from mipprune import checkpoint
 from mipprune.config import EvalConfig
 from mipprune.cost import count_macs, count_params
 from mipprune.data import Data, load
+from mipprune.latency import milliseconds
 from mipprune.links import count_nonzero
-from mipprune.networks import make_network, pick_device
+from mipprune.networks import check_fits, make_network, pick_device
 from mipprune.ranks import Ranks
 
 LATENCY_BATCH = 64
-_WARM_UP, _TIMED = 5, 30
 _ALONE = Ranks()
 
 
@@ -44,15 +42,15 @@ def latency_ms(network: nn.Module, shape: Sequence[int]) -> float:
     images = torch.zeros(LATENCY_BATCH, *shape, device=device)
     training = network.training
     network.eval()
-    seconds = []
-    for _ in range(_WARM_UP + _TIMED):
-        start = time.perf_counter()
+
+    def forward() -> None:
         network(images)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        seconds.append(time.perf_counter() - start)
+
+    (samples,) = milliseconds({"": forward}).values()
     network.train(training)
-    return 1000 * statistics.median(seconds[_WARM_UP:])
+    return statistics.median(samples)
 
 
 def count(network: nn.Module, shape: Sequence[int], sparse: bool = False) -> dict[str, int]:
@@ -98,18 +96,11 @@ def evaluate_checkpoint(folder: Path, config: EvalConfig, own_data: bool) -> dic
     config : EvalConfig
         Device; data if not ``own_data``.
     """
-    if not folder.is_dir():
-        raise InputError(f"no run or checkpoint at {folder}")
-    if not checkpoint.is_checkpoint(folder):
-        folder = folder / ("pruned" if (folder / "pruned").exists() else "last")
+    folder = checkpoint.find(folder, "pruned", "last")
     device = pick_device(config.device)
     network, trained_on = checkpoint.load(folder)
     source = trained_on if own_data else config.data.source()
     data = load(**source, device=device)
-    if (network.architecture["classes"], tuple(network.architecture["shape"])) != (
-        data.classes,
-        data.shape,
-    ):
-        raise InputError(f"{folder} does not fit data={data.name}: other classes or image size")
+    check_fits(folder, network, data)
     size = (folder / "model.safetensors").stat().st_size
     return measure(network.to(device), data, size, checkpoint.sparsity(folder) is not None)

@@ -26,16 +26,21 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def check_fits(source: str | Path, network: nn.Module, data: Data) -> None:
+    """Raise an InputError if a network, loaded from ``source``, is for other images or classes."""
+    classes, shape = network.architecture["classes"], tuple(network.architecture["shape"])
+    if (classes, shape) != (data.classes, data.shape):
+        raise InputError(
+            f"{source} does not fit data={data.name}: it is for {classes} classes of images "
+            f"{shape}, {data.name} has {data.classes} of {data.shape}"
+        )
+
+
 def make_network(config: Config | EvalConfig, data: Data) -> nn.Module:
     """The configured network for a data set, with the weights of ``init`` if there are any."""
     if config.init and Path(config.init).is_dir():
         network, _ = checkpoint.load(Path(config.init))
-        fits = (network.architecture["classes"], tuple(network.architecture["shape"]))
-        if fits != (data.classes, data.shape):
-            raise InputError(
-                f"{config.init} is for {fits[0]} classes of images {fits[1]}: "
-                f"{data.name} has {data.classes} of {data.shape}"
-            )
+        check_fits(config.init, network, data)
         return network
     options = config.model.model_dump(exclude={"name"}, exclude_none=True)
     known = options_of(config.model.name)

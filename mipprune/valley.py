@@ -47,7 +47,7 @@ from mipprune.landscape import (
     train_curve,
 )
 from mipprune.models import describe
-from mipprune.networks import pick_device
+from mipprune.networks import check_fits, pick_device
 from mipprune.surgery import recalibrate
 
 Report = Callable[[str], None]
@@ -81,7 +81,7 @@ def valley(a: Path, b: Path, config: ValleyConfig, report: Report = lambda text:
     """
     began = time.perf_counter()
     device = pick_device(config.device)
-    a, b = _find(a), _find(b)
+    a, b = (checkpoint.find(folder, "regularized", "dense") for folder in (a, b))
     (first, network), data = _load(a, b, config, device)
     sample = Split(*data.examples(config.images, config.seed))
     landscape = _Landscape(network, data, sample, config.batch)
@@ -233,16 +233,6 @@ def _curvature(
     }
 
 
-def _find(folder: Path) -> Path:
-    """A checkpoint's own folder, or that of a run."""
-    if not folder.is_dir():
-        raise InputError(f"no run or checkpoint at {folder}")
-    for found in (folder, folder / "regularized", folder / "dense"):
-        if checkpoint.is_checkpoint(found):
-            return found
-    raise InputError(f"no checkpoint at {folder}: it has no model.json, regularized/ or dense/")
-
-
 def _load(
     a: Path, b: Path, config: ValleyConfig, device: torch.device
 ) -> tuple[list[nn.Module], Data]:
@@ -258,9 +248,7 @@ def _load(
         source = data_b
     data = load(**{"path": None, **source}, device=device)
     for folder, network in ((a, first), (b, second)):
-        known = network.architecture["classes"], tuple(network.architecture["shape"])
-        if known != (data.classes, data.shape):
-            raise InputError(f"{folder} does not fit data={data.name}: other classes or image size")
+        check_fits(folder, network, data)
     if config.batch > data.train_size:
         raise InputError(f"batch={config.batch} is more than the {data.train_size} images")
     return [first.to(device), second.to(device)], data

@@ -27,6 +27,8 @@ class Data(ABC):
     classes : int
     shape : (channels, height, width)
         Of an image as the network sees it.
+    mean, std : tuple of float
+        By which :meth:`normalise` shifts and divides each channel of the images in [0, 1].
     device : torch.device
     train_size, test_size : int
         Number of images.
@@ -49,6 +51,7 @@ class Data(ABC):
     ):
         self.name, self.classes, self.shape = name, classes, tuple(shape)
         self.device = torch.device(device)
+        self.mean, self.std = tuple(mean), tuple(std)
         # x/255 normalised by mean and std, as one multiplication and one addition
         mean = torch.tensor(mean, device=device).view(1, -1, 1, 1)
         std = torch.tensor(std, device=device).view(1, -1, 1, 1)

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+RUNTIMES = {"torch": "PyTorch", "onnx": "ONNX Runtime", "program": "torch.export program"}
 _WIDTH = 110  # where the output is no terminal
 
 
@@ -96,6 +97,41 @@ def print_rows(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
             row["status"],
         )
     console().print(table)
+
+
+def print_export(found: Mapping[str, Any]) -> None:
+    """Files and their parity, then latency of dense against pruned."""
+    table = Table("file", "KiB", "largest difference", "own rounding", "largest", "same class %")
+    for row in found["parity"]:
+        table.add_row(
+            Text(row["file"]),
+            f"{row['bytes'] / 1024:,.0f}",
+            f"{row['difference']:.2g}",
+            f"{row['rounding']:.2g}",
+            f"{row['largest']:.3g}",
+            f"{100 * row['agreement']:.2f}",
+        )
+    latency = found["latency"]
+    names = list(dict.fromkeys(row["network"] for row in latency["rows"]))
+    times = Table("runtime", "batch", *(f"{name}, ms" for name in names))
+    cells: dict[tuple[str, int], list[str]] = {}
+    for row in latency["rows"]:
+        low, high = row["quartiles_ms"]
+        cell = f"{row['median_ms']:.3f} ({low:.3f} – {high:.3f})"
+        cells.setdefault((row["runtime"], row["batch"]), []).append(cell)
+    for (runtime, batch), values in cells.items():
+        times.add_row(RUNTIMES[runtime], str(batch), *values)
+    for column in (*table.columns[1:], *times.columns[1:]):
+        column.justify = "right"
+    terminal = console()
+    terminal.print(table)
+    terminal.print(times)
+    terminal.print(
+        f"{found['parity'][0]['images']} test images of {found['data']}; median (quartiles) of "
+        f"{latency['timed']} calls after {latency['warm_up']} of warm-up, CPU threads: "
+        f"{latency['threads']}",
+        highlight=False,
+    )
 
 
 def print_valley(found: Mapping[str, Any]) -> None:

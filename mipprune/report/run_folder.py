@@ -1,0 +1,192 @@
+"""A run's folder as it lies there, finished or not: what a report is made from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from formulations.errors import InputError
+
+_MARKS = ("dense", "remove", "resume")  # lines that say what happened between epochs
+_NOT_METHOD = {"phase", "epoch", "time", "loss", "accuracy", "images_per_s"}
+
+Line = Mapping[str, Any]
+Points = list[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Files of one run; those that it does not have (yet) are empty or None.
+
+    Attributes
+    ----------
+    path : Path
+    config : dict
+        ``config.yaml``; ``config_text`` as it stands there.
+    lines : tuple of dict
+        ``metrics.jsonl``.
+    result : dict or None
+        ``result.json``, of a finished run.
+    certificate : tuple of dict or None
+        Rows of ``certificate.json``: layer, groups, kept, objective, bound, gap, method.
+    """
+
+    path: Path
+    config: Mapping[str, Any]
+    config_text: str
+    lines: tuple[Line, ...]
+    result: Mapping[str, Any] | None
+    certificate: tuple[Mapping[str, Any], ...] | None
+
+    def section(self, name: str) -> Mapping[str, Any]:
+        """A part of the configuration, empty if it is not there."""
+        found = self.config.get(name)
+        return found if isinstance(found, Mapping) else {}
+
+    @property
+    def method(self) -> str:
+        """Name of the pruning method."""
+        return str((self.result or {}).get("method") or self.section("method").get("name") or "–")
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """A run's numbers over the epochs of all its phases, one after the other.
+
+    Attributes
+    ----------
+    phases : tuple of (name, first, last)
+        Epochs counted from the run's beginning; the first is where the phase before it ended.
+    series : dict of str to points
+        By the number's name: (epoch, value).
+    reference : points
+        Training loss of the dense network that was trained beside it.
+    removal : (epoch, accuracy) or None
+        After physical removal, before fine-tuning.
+    """
+
+    phases: tuple[tuple[str, int, int], ...] = ()
+    series: Mapping[str, Points] = field(default_factory=dict)
+    reference: Points = field(default_factory=list)
+    removal: tuple[float, float] | None = None
+
+    @property
+    def method_numbers(self) -> dict[str, Points]:
+        """Those series that the method reports of itself."""
+        return {key: points for key, points in self.series.items() if key not in _NOT_METHOD}
+
+
+def read_run(path: Path) -> RunFolder:
+    """Read a run's folder.
+
+    Raises
+    ------
+    InputError
+        If it is none, or one of its files cannot be read.
+    """
+    if not path.is_dir():
+        raise InputError(f"no run at {path}")
+    if not any((path / name).is_file() for name in ("config.yaml", "result.json")):
+        raise InputError(f"no run at {path}: it has neither config.yaml nor result.json")
+    text = _text(path / "config.yaml") or ""
+    try:
+        config = yaml.safe_load(text) or {}
+    except yaml.YAMLError:
+        config = None
+    if not isinstance(config, dict):
+        raise InputError(f"{path / 'config.yaml'} is not a mapping in YAML")
+    return RunFolder(
+        path,
+        config,
+        text,
+        _lines(path / "metrics.jsonl"),
+        _mapping(path / "result.json"),
+        _certificate(path / "certificate.json"),
+    )
+
+
+def timeline(lines: Sequence[Line]) -> Timeline:
+    """Put a run's metrics on one axis of epochs.
+
+    An epoch that a resumed run repeated counts once, as it went the last time.
+    """
+    epochs: dict[str, dict[int, Line]] = {}
+    removed, after = None, None
+    for line in lines:
+        phase = line["phase"]
+        if phase == "remove":
+            removed, after = line, list(epochs)
+        elif phase not in _MARKS:
+            epochs.setdefault(phase, {})[line["epoch"]] = line
+    reference = epochs.pop("reference", {})
+    series: dict[str, Points] = {}
+    accuracy = removed.get("accuracy") if removed else None
+    phases, start, removal = [], 0, None if accuracy is None else (0, accuracy)
+    for phase, found in epochs.items():
+        for epoch in sorted(found):
+            for key, value in found[epoch].items():
+                if key not in ("phase", "epoch", "time") and isinstance(value, int | float):
+                    series.setdefault(key, []).append((start + epoch, value))
+        end = start + max(found)
+        phases.append((phase, start, end))
+        if accuracy is not None and phase in after:
+            removal = (end, accuracy)  # that of the last phase before it stays
+        start = end
+    return Timeline(
+        tuple(phases),
+        series,
+        [(epoch, line["loss"]) for epoch, line in sorted(reference.items())],
+        removal,
+    )
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError):
+        raise InputError(f"{path} is not a readable text file") from None
+
+
+def _mapping(path: Path) -> dict[str, Any] | None:
+    text = _text(path)
+    if text is None:
+        return None
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise InputError(f"{path} is not a readable JSON object")
+    return value
+
+
+def _lines(path: Path) -> tuple[Line, ...]:
+    """Lines of metrics; the last one may be half written."""
+    text = _text(path) or ""
+    found = []
+    for number, line in enumerate(text.splitlines(), 1):
+        try:
+            value = json.loads(line)
+            found.append({**value, "phase": str(value["phase"]), "epoch": int(value["epoch"])})
+        except (ValueError, TypeError, KeyError):
+            if number == text.count("\n") + 1:
+                break  # no newline yet: the run is writing it, or was killed
+            raise InputError(f"{path}, line {number}, is no line of metrics") from None
+    return tuple(found)
+
+
+def _certificate(path: Path) -> tuple[Mapping[str, Any], ...] | None:
+    value = _mapping(path)
+    if value is None:
+        return None
+    rows = value.get("layers")
+    if not isinstance(rows, list) or not all(isinstance(r, dict) and "layer" in r for r in rows):
+        raise InputError(f'{path} holds no certificates: "layers" is not a list of named layers')
+    return tuple(rows)
