@@ -219,7 +219,7 @@ def _present(folder: Path) -> Path:
 
 
 def _previous(folder: Path) -> Path:
-    return folder.with_name(f"{folder.name}.previous")
+    return folder.parent / f"{folder.name}.previous"
 
 
 def _write_model(

@@ -53,7 +53,7 @@ def coupled_layers(network: nn.Module, shape: Sequence[int]) -> Iterator[tuple[s
         for parameter in shortcut.parameters():
             nn.init.zeros_(parameter)
             parameter.grad = torch.zeros_like(parameter)
-    graph = _graph(traced, torch.zeros(1, *shape, dtype=next(traced.parameters()).dtype))
+    graph = _graph(traced.float(), torch.zeros(1, *shape, dtype=torch.float32))
     names = {module: name for name, module in traced.named_modules()}
     for module, group in _groups(graph, traced):
         yield names[module], group

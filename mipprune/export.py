@@ -86,7 +86,7 @@ def export(
         _require_onnx()
     folder = checkpoint.find(folder, "pruned")
     network, source = checkpoint.load(folder)
-    source = config.data.model_dump() if config.data else source
+    source = config.data.source() if config.data else source
     if not source.get("name"):
         raise InputError(f"{folder} names no data set: give data=NAME")
     data = load(**{"path": None, **source}, device=torch.device("cpu"))

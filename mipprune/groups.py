@@ -234,7 +234,7 @@ def find_groups(network: nn.Module, shape: Sequence[int]) -> Groups:
     _check(network)
     traced = copy.deepcopy(network).cpu().eval()
     shortcuts = replace_shortcuts(traced)
-    axes, edges = couplings(traced, torch.zeros(1, *shape, dtype=next(traced.parameters()).dtype))
+    axes, edges = couplings(traced.float(), torch.zeros(1, *shape, dtype=torch.float32))
     group_of = _label(axes, edges)
     names = {module: name for name, module in traced.named_modules()}
     dummies = {module for shortcut in shortcuts.values() for module in shortcut.modules()}
