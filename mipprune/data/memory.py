@@ -24,16 +24,10 @@ class Split:
 
 @dataclass
 class Augmentation:
-    """What was drawn for a batch: flipped or not, (N, 1), and the crop's offsets, (2, N, 1)."""
+    """What was drawn for an epoch: flipped or not, (steps, N, 1), the crops' offsets, (2, …)."""
 
     flipped: torch.Tensor | None
     offset: torch.Tensor | None
-
-    def __getitem__(self, which: slice) -> Augmentation:
-        return Augmentation(
-            None if self.flipped is None else self.flipped[which],
-            None if self.offset is None else self.offset[:, which],
-        )
 
 
 class Memory(Data):
@@ -61,12 +55,11 @@ class Memory(Data):
         own = part(size, rank, world)
         generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
         order = torch.randperm(self.train_size, generator=generator).to(self.device)
-        for step in range(self.steps(size)):
-            drawn = self._draw(size, generator)  # also of steps left out: the stream goes on
-            if step < start:
-                continue
+        steps = self.steps(size)
+        drawn = self._draw(steps, size, own, generator)
+        for step in range(start, steps):
             index = order[step * size : (step + 1) * size][own]
-            images = self._augment(self.train.images[index], drawn[own])
+            images = self._augment(self.train.images[index], drawn, step)
             yield self.normalise(images), self.train.labels[index]
 
     def test_batches(self, size: int = 1000, rank: int = 0, world: int = 1) -> Iterator[Batch]:
@@ -82,27 +75,32 @@ class Memory(Data):
         index = torch.randperm(self.train_size, generator=generator)[:count].to(self.device)
         return self.normalise(self.train.images[index]), self.train.labels[index]
 
-    def _draw(self, count: int, generator: torch.Generator) -> Augmentation:
-        flipped = offset = None
-        if self._flip:
-            flipped = torch.rand(count, 1, generator=generator) < 0.5
-        if self._pad:
-            offset = torch.randint(0, 2 * self._pad + 1, (2, count, 1), generator=generator)
-        return Augmentation(flipped, offset)
+    def _draw(self, steps: int, size: int, own: slice, generator: torch.Generator) -> Augmentation:
+        """For a whole epoch, so that the device is not waited for at every step."""
+        flipped, offset = [], []
+        for _ in range(steps):
+            if self._flip:
+                flipped.append(torch.rand(size, 1, generator=generator)[own] < 0.5)
+            if self._pad:
+                drawn = torch.randint(0, 2 * self._pad + 1, (2, size, 1), generator=generator)
+                offset.append(drawn[:, own])
+        return Augmentation(
+            torch.stack(flipped).to(self.device) if flipped else None,
+            torch.stack(offset, 1).to(self.device) if offset else None,
+        )
 
-    def _augment(self, images: torch.Tensor, drawn: Augmentation) -> torch.Tensor:
+    def _augment(self, images: torch.Tensor, drawn: Augmentation, step: int) -> torch.Tensor:
         """Pad by ``pad``, crop, flip; one gather for the whole batch."""
-        count, _, height, width = images.shape
-        device, pad = images.device, self._pad
-        rows = torch.arange(height).expand(count, -1)
-        columns = torch.arange(width).expand(count, -1)
-        if drawn.flipped is not None:
-            columns = torch.where(drawn.flipped, columns.flip(1), columns)
-        if drawn.offset is not None:
-            rows, columns = rows + drawn.offset[0], columns + drawn.offset[1]
-            images = torch.nn.functional.pad(images, (pad, pad, pad, pad))
-        elif drawn.flipped is None:
+        if drawn.flipped is None and drawn.offset is None:
             return images
-        which = torch.arange(count, device=device)[:, None, None]
-        rows, columns = rows.to(device)[:, :, None], columns.to(device)[:, None, :]
-        return images.permute(0, 2, 3, 1)[which, rows, columns].permute(0, 3, 1, 2)
+        count, _, height, width = images.shape
+        rows = torch.arange(height, device=self.device).expand(count, -1)
+        columns = torch.arange(width, device=self.device).expand(count, -1)
+        if drawn.flipped is not None:
+            columns = torch.where(drawn.flipped[step], columns.flip(1), columns)
+        if drawn.offset is not None:
+            rows, columns = rows + drawn.offset[0, step], columns + drawn.offset[1, step]
+            images = torch.nn.functional.pad(images, (self._pad,) * 4)
+        which = torch.arange(count, device=self.device)[:, None, None]
+        chosen = images.permute(0, 2, 3, 1)[which, rows[:, :, None], columns[:, None, :]]
+        return chosen.permute(0, 3, 1, 2)

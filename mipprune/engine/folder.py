@@ -23,8 +23,14 @@ from torch import nn
 
 from formulations.errors import InputError
 from mipprune import checkpoint
-from mipprune.config import Config
+from mipprune.config import Config, configure, read_recipe
 from mipprune.ranks import Ranks
+
+# What a run may go on with another value of: where things are and what they run on.
+_FREE = {
+    "name", "runs", "device", "init", "compile", "checkpoint_steps",
+    "data.path", "data.workers", "data.decoder",
+}  # fmt: skip
 
 
 class RunFolder:
@@ -44,7 +50,8 @@ class RunFolder:
         Raises
         ------
         InputError
-            If the folder exists and is not to be resumed, or is to be resumed and does not.
+            If the folder exists and is not to be resumed, or is to be resumed and does not, or was
+            begun with other settings.
         """
         there = self.path.exists()
         resume = resume or (self._ranks.restarted and there)
@@ -55,15 +62,26 @@ class RunFolder:
         if resume and not there:
             raise InputError(f"there is no run {self.path} to resume: no checkpoint, no folder")
         self._saved = checkpoint.any_generation(self.path / "last")
+        if self._saved:
+            self._check_settings()
         self._ranks.barrier()  # all have looked before the first one writes
         return self._saved
+
+    def _check_settings(self) -> None:
+        began = _settings(configure(Config, read_recipe(str(self.path / "config.yaml"))))
+        for key, value in _settings(self._config).items():
+            if began.get(key) != value:
+                raise InputError(
+                    f"{self.path} began with {key}={began.get(key)}, not {value}: resume it with "
+                    "the settings of its config.yaml, or choose another name=NAME"
+                )
 
     def make(self) -> None:
         """Begin: the folder and the configuration in it."""
         if self._ranks.first:
             self.path.mkdir(parents=True, exist_ok=True)
             text = yaml.safe_dump(self._config.model_dump(), sort_keys=False)
-            (self.path / "config.yaml").write_text(text, encoding="utf-8")
+            checkpoint.write_atomic(self.path / "config.yaml", text.encode())
 
     def save_model(
         self, name: str, network: nn.Module, sparsity: Mapping[str, float] | None
@@ -113,3 +131,14 @@ class RunFolder:
                 "with --resume"
             )
         return RuntimeError(f"cannot write {where}: {reason}; nothing was trained yet")
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    """The settings that a run's result follows from, by dotted key."""
+    flat = {}
+    for key, value in config.model_dump().items():
+        if isinstance(value, dict):
+            flat |= {f"{key}.{name}": inner for name, inner in value.items()}
+        else:
+            flat[key] = value
+    return {key: value for key, value in flat.items() if key not in _FREE}

@@ -22,7 +22,7 @@ from torch import nn
 from formulations.errors import InputError
 from mipprune.config import Config, PhaseConfig
 from mipprune.cost import Cost
-from mipprune.data import load
+from mipprune.data import Data, load
 from mipprune.ema import Average
 from mipprune.engine import state
 from mipprune.engine.backward import Passes
@@ -83,7 +83,7 @@ class Run:
     def __init__(self, config: Config, folder: RunFolder, ranks: Ranks, resume: bool = False):
         self.config, self.folder, self.ranks, self.resume = config, folder, ranks, resume
         self.device = pick_device(config.device)
-        self.data = load(**config.data.source(), device=self.device)
+        self.data = self._load_data()
         self._check_batch()
         self.passes = Passes(
             ranks,
@@ -313,6 +313,9 @@ class Run:
     def trained(self) -> bool:
         """Whether the regularize phase starts from trained weights."""
         return bool(self.config.init) or self.config.pretrain.epochs > 0
+
+    def _load_data(self) -> Data:
+        return load(**self.config.data.source(), device=self.device)
 
     def _check_batch(self) -> None:
         batch, parts = self.config.data.batch, self.ranks.world * self.config.accumulate

@@ -72,6 +72,18 @@ def test_eval_of_a_run_gives_its_result_again(folder):
         assert again[name] == pruned[name]
 
 
+def test_a_dry_run_says_what_would_be_trained_and_writes_nothing_else(tmp_path):
+    result = run("train", "digits-spr", "--dry-run", "--json", "plan.json", *QUICK, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    assert plan["steps"]["regularize"] == 2 * (plan["images"]["train"] // 64)
+    assert plan["budget"] == {"unit": "macs", "share": 0.4, "count": round(0.4 * plan["macs"])}
+    assert plan["groups"] == sum(plan["layers"].values())
+    assert plan["memory_bytes"]["weights"] == 4 * plan["params"]
+    assert f"{plan['params']:,} parameters" in result.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["plan.json"]
+
+
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "json", "missing"])
 def test_a_damaged_checkpoint_is_refused_and_left_as_it_is(folder, tmp_path, damage):
     """Both states of the run, and what eval reads."""
@@ -92,7 +104,15 @@ def test_a_damaged_checkpoint_is_refused_and_left_as_it_is(folder, tmp_path, dam
     files = {p: p.read_bytes() for p in broken.rglob("*") if p.is_file()}
     refused(run("eval", broken, cwd=tmp_path), "corrupt checkpoint")
     refused(
-        run("train", "digits-spr", "name=broken", *QUICK, "--resume", cwd=tmp_path),
+        run(
+            "train",
+            "digits-spr",
+            "name=broken",
+            "budget.macs=0.5",
+            *QUICK,
+            "--resume",
+            cwd=tmp_path,
+        ),
         "corrupt checkpoint",
     )
     assert files == {p: p.read_bytes() for p in broken.rglob("*") if p.is_file()}

@@ -185,8 +185,8 @@ def test_augmentation_is_a_crop_of_the_padded_image_perhaps_flipped():
     data = load("digits", None, CPU)
     data._flip = True
     images = data.train.images[:200]
-    drawn = data._draw(len(images), torch.Generator().manual_seed(0))
-    augmented = data._augment(images, drawn)
+    drawn = data._draw(1, len(images), slice(None), torch.Generator().manual_seed(0))
+    augmented = data._augment(images, drawn, 0)
     padded = torch.nn.functional.pad(images, (1, 1, 1, 1))
     flips = 0
     for image, whole in zip(augmented, padded, strict=True):

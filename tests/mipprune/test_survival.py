@@ -160,6 +160,13 @@ def test_with_both_damaged_nothing_is_touched(whole, cut):
     assert files == {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
+def test_a_run_is_not_resumed_with_other_settings(whole, cut):
+    folder = cut("cut-other")
+    other = config("spr", whole, folder.name, "budget.macs=0.4")
+    with pytest.raises(InputError, match=r"began with budget.macs=0.5, not 0.4: resume"):
+        train(other, resume=True)
+
+
 def test_a_run_that_had_only_begun_begins_again(whole, tmp_path):
     (tmp_path / "begun").mkdir()
     (tmp_path / "begun/config.yaml").write_text("")

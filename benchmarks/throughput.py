@@ -1,0 +1,285 @@
+"""Images per second of a whole training step, data included: ours beside two plain loops.
+
+    ours            data on the device, batched augmentation, channels_last, SPR on the weights;
+                    on a GPU one CUDA graph for forward and backward, a fused optimizer
+    plain           a DataLoader with one image at a time through Pillow transforms, the eager step
+    torch-pruning   the plain loop with GroupNormPruner.regularize after every backward pass
+
+Same network, batch and precision; the three take turns, some steps each, and the table gives
+medians over the rounds with their ratios. "data" is the share of our step that making batches
+takes, "of peak" the share of the FLOPs that a large matrix product reaches in the same rounds.
+
+    python benchmarks/throughput.py [--model resnet56] [--batch 128] [--precision float32]
+        [--data DIR] [--rounds 8] [--steps 4] [--compile] [--record]
+
+ResNet-18/34/50 take generated images of 224 pixels, the others CIFAR-10 (DIR holds its parquet
+files, instead of the Hub).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch_pruning as tp
+from environment import environment
+from PIL import Image
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+
+from mipprune.checkpoint import write_json
+from mipprune.config import Config, configure, read_recipe
+from mipprune.data import Memory
+from mipprune.data.sources import IMAGENET_MEAN, IMAGENET_STD, Source
+from mipprune.engine.folder import RunFolder
+from mipprune.engine.loop import Place, train_epoch
+from mipprune.engine.run import Run
+from mipprune.evaluate import count
+from mipprune.networks import pick_device
+from mipprune.ranks import Ranks
+
+LARGE = ("resnet18", "resnet34", "resnet50")
+GENERATED = 2048
+MATRIX = 4096
+
+
+class Paused(Exception):
+    """Enough steps for this turn."""
+
+
+class Ours:
+    """Our loop, step by step: images and labels that it is given, a method, a network."""
+
+    def __init__(self, run: Run):
+        self.run, self.batch = run, run.config.data.batch
+        self.steps_of_epoch = run.data.steps(self.batch)
+        self.epoch = 0
+        run._attach(run.network)
+
+    def seconds(self, steps: int) -> float:
+        """Of ``steps`` steps, after two that warm up."""
+        moments = []
+
+        def watch(place, subject):
+            if len(moments) == 0 and place.step == 2:
+                moments.append(_now(self.run.device))
+            if place.step == steps + 2:
+                moments.append(_now(self.run.device))
+                raise Paused
+
+        with suppress(Paused):
+            train_epoch(
+                self.run.subject,
+                self.run.data,
+                self.run.config.regularize,
+                Place("regularize", self.epoch),
+                batch=self.batch,
+                mixup=0.0,
+                seed=0,
+                ranks=self.run.ranks,
+                watch=watch,
+            )
+        self.epoch += 1
+        return moments[1] - moments[0]
+
+    def data_seconds(self, steps: int) -> float:
+        """Of making as many batches alone."""
+        batches = self.run.data.train_batches(self.batch, 0, self.epoch)
+        next(batches)
+        start = _now(self.run.device)
+        for _, _ in zip(range(steps), batches, strict=False):
+            pass
+        return _now(self.run.device) - start
+
+
+class Plain:
+    """The loop of a tutorial: DataLoader, eager step; perhaps a pruner's regularizer."""
+
+    def __init__(self, run: Run, workers: int, regularize: bool):
+        self._run, self._half = run, run.config.precision == "bfloat16"
+        self.network = run._initial().to(memory_format=torch.contiguous_format)
+        self._optimizer = torch.optim.SGD(self.network.parameters(), 0.01, 0.9, weight_decay=5e-4)
+        self._loader = DataLoader(
+            Images(run.data),
+            run.config.data.batch,
+            shuffle=True,
+            drop_last=True,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=run.device.type == "cuda",
+        )
+        self._batches = self._endless()
+        self._pruner = None
+        if regularize:
+            example = torch.zeros(2, *run.data.shape, device=run.device)
+            importance = tp.importance.GroupMagnitudeImportance(p=2)
+            self._pruner = tp.pruner.GroupNormPruner(
+                self.network, example, importance, reg=1e-4, pruning_ratio=0.5
+            )
+            self._pruner.update_regularizer()
+            self.network.train()
+
+    def _endless(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        while True:
+            yield from self._loader
+
+    def seconds(self, steps: int) -> float:
+        """Of ``steps`` steps, after two that warm up."""
+        device = self._run.device
+        for step in range(steps + 2):
+            if step == 2:
+                start = _now(device)
+            images, labels = next(self._batches)
+            images = images.to(device, non_blocking=True)
+            labels = labels.to(device, non_blocking=True)
+            with torch.autocast(device.type, torch.bfloat16, enabled=self._half):
+                output = self.network(images)
+            loss = F.cross_entropy(output.float(), labels)
+            self._optimizer.zero_grad()
+            loss.backward()
+            if self._pruner:
+                self._pruner.regularize(self.network)
+            self._optimizer.step()
+        return _now(device) - start
+
+
+class Images(Dataset):
+    """One image at a time: padded, cropped, flipped, scaled, normalised."""
+
+    def __init__(self, data: Memory):
+        self._images = data.train.images.cpu().permute(0, 2, 3, 1).numpy()
+        self._labels = data.train.labels.cpu()
+        self._mean, self._std = (torch.tensor(v).view(-1, 1, 1) for v in (data.mean, data.std))
+        self._pad = 4
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        image = Image.fromarray(self._images[index])
+        width, height = image.size
+        x, y = (random.randint(-self._pad, self._pad) for _ in range(2))
+        image = image.crop((x, y, x + width, y + height))
+        if random.random() < 0.5:
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        pixels = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).float() / 255
+        return (pixels - self._mean) / self._std, self._labels[index]
+
+
+def main() -> None:
+    """Measure and print; with --record also store."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--model", default="resnet56")
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--compile", action="store_true", help="torch.compile of our network")
+    parser.add_argument("--data", help="folder of CIFAR-10's parquet files")
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=4, help="steps of a turn")
+    parser.add_argument("--workers", type=int, default=2, help="of the plain loop's DataLoader")
+    parser.add_argument("--record", action="store_true", help="add to the results of the device")
+    given = parser.parse_args()
+    result = measure(given)
+    _print(result)
+    if given.record:
+        kind = "gpu" if pick_device(given.device).type == "cuda" else "cpu"
+        file = Path(f"benchmarks/results/throughput-{kind}.json")
+        record = json.loads(file.read_text()) if file.exists() else {}
+        key = f"{given.model}, batch {given.batch}, {given.precision}"
+        record[key] = {"environment": environment(), **result}
+        write_json(file, record)
+
+
+def measure(given: argparse.Namespace) -> dict:
+    """Medians of all ways and their ratios."""
+    with tempfile.TemporaryDirectory() as runs:
+        run = _run(given, runs)
+    contestants = {
+        "ours": Ours(run),
+        "plain": Plain(run, given.workers, regularize=False),
+        "torch-pruning": Plain(run, given.workers, regularize=True),
+    }
+    times: dict[str, list[float]] = {name: [] for name in [*contestants, "data", "matrix"]}
+    matrix = torch.randn(MATRIX, MATRIX, device=run.device)
+    matrix = matrix.bfloat16() if given.precision == "bfloat16" else matrix
+    for number in range(given.rounds + 1):
+        for name, contestant in contestants.items():
+            seconds = contestant.seconds(given.steps) / given.steps
+            if number:  # warm
+                times[name].append(seconds)
+        times["data"].append(contestants["ours"].data_seconds(given.steps) / given.steps)
+        start = _now(run.device)
+        matrix @ matrix
+        times["matrix"].append(_now(run.device) - start)
+    peak = 2 * MATRIX**3 / min(times["matrix"])
+    # a multiply-accumulate is two operations; the backward pass takes twice the forward pass's
+    work = 3 * 2 * count(run.network, run.data.shape)["macs"] * given.batch
+    medians = {name: statistics.median(seconds) for name, seconds in times.items()}
+    ratios = {
+        name: statistics.median(a / b for a, b in zip(times[name], times["ours"], strict=True))
+        for name in contestants
+    }
+    return {
+        "setting": {k: v for k, v in vars(given).items() if k not in ("data", "record")},
+        "threads": torch.get_num_threads(),
+        "images_per_second": {name: given.batch / medians[name] for name in contestants},
+        "times_ours": ratios,
+        "data_share": medians["data"] / medians["ours"],
+        "of_peak": work / medians["ours"] / peak,
+        "peak_flops": peak,
+    }
+
+
+def _run(given: argparse.Namespace, runs: str) -> Run:
+    words = [f"model.name={given.model}", f"data.batch={given.batch}", f"device={given.device}"]
+    words += [f"precision={given.precision}", f"compile={given.compile}", f"runs={runs}"]
+    words += ["regularize.epochs=1000", "init="]
+    if given.model in LARGE:
+        words += ["model.shortcut="]
+    words += [f"data.path={given.data}"] if given.data else []
+    config = configure(Config, read_recipe("cifar10-resnet56-spr"), words)
+    ranks = Ranks()
+    kind = Generated if given.model in LARGE else Run
+    return kind(config, RunFolder(config, ranks), ranks)
+
+
+class Generated(Run):
+    """A run on random images of ImageNet's size, which lie on the device."""
+
+    def _load_data(self) -> Memory:
+        images = torch.randint(256, (GENERATED, 3, 224, 224), dtype=torch.uint8)
+        labels = torch.randint(1000, (GENERATED,))
+        train, test = (images, labels), (images[:8], labels[:8])
+        source = Source("generated", train, test, 1000, IMAGENET_MEAN, IMAGENET_STD, 4, True)
+        return Memory(source, self.device)
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def _print(result: dict) -> None:
+    setting = result["setting"]
+    print(
+        f"{setting['model']}, batch {setting['batch']}, {setting['precision']}, "
+        f"{result['threads']} threads"
+    )
+    for name, speed in result["images_per_second"].items():
+        print(f"{name:14} {speed:10.1f} images/s   ours is × {result['times_ours'][name]:.2f}")
+    print(f"data {result['data_share']:.2%} of our step, {result['of_peak']:.1%} of peak")
+
+
+if __name__ == "__main__":
+    main()
