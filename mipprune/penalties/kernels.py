@@ -19,9 +19,8 @@ import torch
 import triton
 from triton import language as tl
 
-from formulations.errors import InputError
 from mipprune.penalties.fused import Operations
-from mipprune.penalties.layout import Measure, Rows, Search, Spikes
+from mipprune.penalties.layout import Measure, Rows, Search, Spikes, tiles
 
 _ROWS, _COLUMNS = 16, 128  # of a tile in registers
 _TYPES = {
@@ -34,7 +33,7 @@ _TYPES = {
 
 @triton.jit
 def _tile(tiles):
-    """This program's tile, see :func:`_tiles`: nine numbers."""
+    """This program's tile, see :func:`mipprune.penalties.layout.tiles`: nine numbers."""
     at = tiles + tl.program_id(0) * 9
     place = (tl.load(at), tl.load(at + 1))
     size = (tl.load(at + 2), tl.load(at + 3), tl.load(at + 4))
@@ -247,16 +246,18 @@ class Kernels:
         self._rows, self._count, self._dtype = list(rows), count, dtype
         self._device = rows[0].parameter.device
         seen: dict[int, int] = defaultdict(int)
-        tiles: dict[tuple[torch.dtype, int], list[list[int]]] = defaultdict(list)
+        tables: dict[tuple[torch.dtype, int], list[list[int]]] = defaultdict(list)
         first = 0
         for index, part in enumerate(self._rows):
             weight = part.parameter
-            tiles[weight.dtype, seen[weight.data_ptr()]] += _tiles(part, index, first)
+            tables[weight.dtype, seen[weight.data_ptr()]] += tiles(
+                part, index, first, _ROWS, _COLUMNS
+            )
             seen[weight.data_ptr()] += 1
             first += len(part.group)
         self._tiles = [
             (_TYPES[kind], torch.tensor(table, device=self._device))
-            for (kind, _), table in tiles.items()
+            for (kind, _), table in tables.items()
         ]
         self._weights = self._addresses(rows.parameter for rows in self._rows)
         self._known: tuple[list[int], torch.Tensor] | None = None  # of gradients
@@ -274,9 +275,9 @@ class Kernels:
     def measure(self, order: float, peaks: bool = True) -> Measure:
         """Norms, peaks and ties of all groups; peaks cost nothing more."""
         wide = _TYPES[self._dtype]
-        for kind, tiles in self._tiles:
-            _measure_rows[(len(tiles),)](
-                tiles,
+        for kind, table in self._tiles:
+            _measure_rows[(len(table),)](
+                table,
                 self._weights,
                 *self._of_rows,
                 TYPE=kind,
@@ -340,9 +341,9 @@ class Kernels:
     def _change_(self, targets, factor, power, spikes, limit, gradient: bool) -> None:
         factor = factor.contiguous()
         limits = factor if limit is None else limit.expand(self._count).contiguous()
-        for kind, tiles in self._tiles:
-            _change[(len(tiles),)](
-                tiles,
+        for kind, table in self._tiles:
+            _change[(len(table),)](
+                table,
                 self._weights,
                 targets,
                 self._owners,
@@ -355,41 +356,6 @@ class Kernels:
                 ROWS=_ROWS,
                 COLUMNS=_COLUMNS,
             )
-
-
-def _tiles(rows: Rows, tensor: int, first: int) -> list[list[int]]:
-    """What the programs need of a tensor, a line each.
-
-    The tensor's number; offset of the tile's first entry; number of its first row, its rows and
-    their length; stride from row to row; and entry k of a row lies at (k // inner)·outer +
-    (k % inner)·step. Rows of one entry fill a tile in both directions.
-    """
-    weight, count = rows.parameter, len(rows.group)
-    size, stride = weight.shape, weight.stride()
-    runs: list[tuple[int, int]] = []  # (entries, stride) of what lies evenly
-    for axis in rows.inner_axes():
-        if size[axis] == 1:
-            continue
-        if runs and runs[-1][1] == size[axis] * stride[axis]:
-            runs[-1] = (runs[-1][0] * size[axis], stride[axis])
-        else:
-            runs.append((size[axis], stride[axis]))
-    if len(runs) > (1 if rows.axis is None else 2):
-        raise InputError(f"a weight of shape {tuple(size)} and strides {stride} has gaps")
-    if rows.axis is None:
-        row_stride, runs = runs[0][1] if runs else 1, []
-    else:
-        row_stride = stride[rows.axis]
-    (outer_size, outer), (inner, step) = [(1, 0)] * (2 - len(runs)) + runs
-    length = outer_size * inner
-    height = _ROWS * _COLUMNS if length == 1 else _ROWS
-    return [
-        [
-            *(tensor, row * row_stride, first + row, min(height, count - row), length),
-            *(row_stride, inner, outer, step),
-        ]
-        for row in range(0, count, height)
-    ]
 
 
 def _gradient_as_weight(weight: torch.Tensor) -> torch.Tensor | None:

@@ -8,6 +8,8 @@ from typing import NamedTuple, Protocol
 
 import torch
 
+from formulations.errors import InputError
+
 # Magnitudes (D,), the owner of each (D,), a number from 0, and how many owners: to new magnitudes.
 Search = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
 
@@ -75,3 +77,44 @@ class Backend(Protocol):
     def add_to_gradients_(
         self, factor: torch.Tensor, order: float, spikes: Spikes | None
     ) -> None: ...
+
+
+def tiles(rows: Rows, tensor: int, first: int, height: int, width: int) -> list[list[int]]:
+    """What the programs need of a tensor, a line each.
+
+    The tensor's number; offset of the tile's first entry; number of its first row, its rows and
+    their length; stride from row to row; and entry k of a row lies at (k // inner)·outer +
+    (k % inner)·step. Rows of one entry fill a tile, (height, width), in
+    both directions; of longer rows it has as many as its height.
+
+    Raises
+    ------
+    InputError
+        If the weight's memory has gaps.
+    """
+    weight, count = rows.parameter, len(rows.group)
+    size, stride = weight.shape, weight.stride()
+    runs: list[tuple[int, int]] = []  # (entries, stride) of what lies evenly
+    for axis in rows.inner_axes():
+        if size[axis] == 1:
+            continue
+        if runs and runs[-1][1] == size[axis] * stride[axis]:
+            runs[-1] = (runs[-1][0] * size[axis], stride[axis])
+        else:
+            runs.append((size[axis], stride[axis]))
+    if len(runs) > (1 if rows.axis is None else 2):
+        raise InputError(f"a weight of shape {tuple(size)} and strides {stride} has gaps")
+    if rows.axis is None:
+        row_stride, runs = runs[0][1] if runs else 1, []
+    else:
+        row_stride = stride[rows.axis]
+    (outer_size, outer), (inner, step) = [(1, 0)] * (2 - len(runs)) + runs
+    length = outer_size * inner
+    share = height * width if length == 1 else height
+    return [
+        [
+            *(tensor, row * row_stride, first + row, min(share, count - row), length),
+            *(row_stride, inner, outer, step),
+        ]
+        for row in range(0, count, share)
+    ]
