@@ -52,9 +52,9 @@ CIFAR10 = {
         "method.every=2", "method.stabilise=30", "regularize.epochs=2", "finetune.epochs=3",
     ],
     "directional": [
-        "method=directional", "method.c=0.03", "method.growth=1.03", "optimizer.momentum=0",
-        "regularize.lr=0.05", "regularize.schedule=cosine", "regularize.epochs=5",
-        "finetune.epochs=0",
+        "method=directional", "method.c=0.05", "method.growth=1.01", "optimizer.momentum=0",
+        "regularize.lr=0.05", "regularize.schedule=step", "regularize.milestones=[0.6,0.85]",
+        "regularize.epochs=5", "finetune.epochs=0",
     ],
     "complexity": [
         "method=complexity", "method.sigma=0.2", "method.theta=1", "method.begin=0",
