@@ -190,6 +190,8 @@ class _Late(BaseException):
 def within(seconds: float, work: Callable[[], T], otherwise: T) -> T:
     """The result of symbolic work, or ``otherwise`` if it fails or takes longer.
 
+    Processor time counts, so that the answer does not depend on what else the machine does.
+
     The limit holds in the main thread of systems with interval timers; elsewhere there is none.
     """
 
@@ -199,15 +201,15 @@ def within(seconds: float, work: Callable[[], T], otherwise: T) -> T:
     main = threading.current_thread() is threading.main_thread()
     timed = main and hasattr(signal, "setitimer")
     if timed:
-        before = signal.signal(signal.SIGALRM, stop)
+        before = signal.signal(signal.SIGPROF, stop)
         # again and again: a first one may be lost in a callback, where nothing can be raised
-        signal.setitimer(signal.ITIMER_REAL, seconds, seconds)
+        signal.setitimer(signal.ITIMER_PROF, seconds, seconds)
     try:
         try:
             return work()
         finally:
             if timed:
-                signal.setitimer(signal.ITIMER_REAL, 0)
+                signal.setitimer(signal.ITIMER_PROF, 0)
     # sympy raises almost anything where it has no answer
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
         return otherwise
@@ -215,5 +217,5 @@ def within(seconds: float, work: Callable[[], T], otherwise: T) -> T:
         return otherwise
     finally:
         if timed:  # the timer once more, in case it went off while it was stopped
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, before)
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            signal.signal(signal.SIGPROF, before)
