@@ -20,7 +20,7 @@ from formulations.incumbents import Incumbents
 from formulations.layer import LayerProblem
 
 # rows up to which the best Δ is worth its time, and from which no tree is grown
-_SMALL, _LARGE = 160, 1500
+_SMALL, _LARGE = 300, 1500
 # a price that is none, as a share of c₀: a term's must be positive
 _FREE = 1e-12
 

@@ -28,7 +28,6 @@ from mipprune import allocation
 from mipprune.calibration import Order, Walk
 from mipprune.checkpoint import write_atomic
 from mipprune.cost import Cost
-from mipprune.groups import Groups
 from mipprune.parallel import run_all
 from mipprune.sites import calibrate, find_sites, layer_problem, reader_weights, reading_less
 
@@ -57,9 +56,8 @@ class Chooser:
     ----------
     network : nn.Module
     order : Order
-    groups : Groups
-        All read once.
     cost : Cost
+        With groups that are all read once.
     images : sequence of tensors
         Batches, on the CPU.
     settings : Settings
@@ -73,7 +71,6 @@ class Chooser:
         self,
         network: nn.Module,
         order: Order,
-        groups: Groups,
         cost: Cost,
         images: Sequence[torch.Tensor],
         settings: Settings,
@@ -83,7 +80,7 @@ class Chooser:
         self.network, self.order, self.cost = network.eval(), order, cost
         self.images, self.settings, self.folder = images, settings, folder
         self.report = report
-        self.sites = find_sites(network, groups, cost, order)
+        self.sites = find_sites(network, cost, order)
 
     def paths(self) -> list[Elimination]:
         """The elimination path of every site, in their order."""
@@ -176,6 +173,10 @@ class Chooser:
             }
             write_atomic(self._choice(number, widths[number]), json.dumps(data).encode())
         return [self._read_choice(n, widths[n]) for n in range(len(self.sites))]
+
+    def constants(self) -> list[float]:
+        """c₀ of every site: half the variance of the reader's outputs."""
+        return [self._problem(number).constant for number in range(len(self.sites))]
 
     def kept(self, choices: Sequence[Choice]) -> np.ndarray:
         """(groups,) bool."""

@@ -136,8 +136,7 @@ def _collect(
     walk: Walk, layer: Layer, outputs: torch.Tensor | None, positions: int, seed: int
 ) -> tuple[Moments, Moments]:
     """Moments of the pruned inputs and the targets, of the images to fit on and those held out."""
-    dense, pruned = walk.networks
-    module = pruned.get_submodule(layer.name)
+    module = walk.networks[1].get_submodule(layer.name)
     generator = torch.Generator().manual_seed(seed)
     sums: list[Moments | None] = [None, None]
     for number, (inputs, made, entries) in enumerate(walk.observe(layer)):

@@ -65,8 +65,9 @@ def read_once(groups: Groups, order: Order) -> np.ndarray:
     return np.array([len(readers[g]) == 1 and readers[g] <= known for g in range(groups.count)])
 
 
-def find_sites(network: nn.Module, groups: Groups, cost: Cost, order: Order) -> list[Site]:
+def find_sites(network: nn.Module, cost: Cost, order: Order) -> list[Site]:
     """The sites of groups that are all read once, in the order of their layers."""
+    groups = cost.groups
     readers = readers_of(groups)
     layers = {layer.name: layer for layer in order.layers}
     inputs = {m.tensor: m.group for m in groups.members if m.role == "consumer"}
