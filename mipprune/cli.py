@@ -168,6 +168,46 @@ def prune(
 
 
 @app.command(
+    epilog="Examples: mipprune certify runs/half --plot gaps.png | mipprune certify "
+    "runs/half/pruned --dense runs/half/dense images=256 layers=[layer3.*]"
+)
+def certify(
+    run: Annotated[
+        Path,
+        typer.Argument(metavar="RUN", help="A run of prune or train, or a pruned checkpoint."),
+    ],
+    overrides: _Overrides = None,
+    dense: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(metavar="CHECKPOINT", help="What a pruned checkpoint was made from."),
+    ] = None,
+    plot: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(metavar="FILE", help="Draw errors and bounds (.png or .svg)."),
+    ] = None,
+    json_file: _Json = None,
+) -> None:
+    """How far each pruned layer is from the best choice of the same size, with a proof."""
+    from mipprune.config import CertifyConfig, configure
+
+    config = configure(CertifyConfig, {}, overrides or [])
+    _check_writable(json_file)
+    _check_picture(plot)
+
+    from mipprune.certify import certify as run_certify
+    from mipprune.report.tables import print_certificates, progress_lines
+
+    with progress_lines() as show:
+        found = run_certify(run, config, dense=dense, report=show)
+    print_certificates(found)
+    if plot:
+        from mipprune.report.pictures import draw_certificates
+
+        draw_certificates(plot, found)
+    _write(json_file, found)
+
+
+@app.command(
     epilog="Examples: mipprune compare layer:generated groups=12 sweep=9 --plot curve.png | "
     "mipprune compare layer:runs/digits-spr-seed0/dense:layer1.0.conv2 | mipprune compare xor | "
     "mipprune compare toy-mlp loss=hinge | mipprune compare budget:resnet56 macs=0.4"

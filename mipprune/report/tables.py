@@ -106,6 +106,23 @@ def print_choices(result: Mapping[str, Any]) -> None:
     console().print(table)
 
 
+def print_certificates(found: Mapping[str, Any]) -> None:
+    """By layer: the choice made, the best found, and what is proved."""
+    table = Table(title=Text(f"{found['pruned']}, pruned by {found['method']}"))
+    table.add_column("")
+    names = ("kept", "error %", "best found %", "proved ≥ %", "worse than best %", "best's gap %")
+    for name in names:
+        table.add_column(name, justify="right")
+    for row in found["layers"]:
+        table.add_row(
+            row["layer"],
+            f"{row['kept']}/{row['groups']}",
+            *(f"{100 * row[key]:.3f}" for key in ("objective", "best", "bound")),
+            *(f"{100 * row[key]:.2f}" for key in ("worse", "best_gap")),
+        )
+    console().print(table)
+
+
 def print_rows(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """The rows of a comparison."""
     table = Table(title=title)
