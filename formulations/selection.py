@@ -23,6 +23,8 @@ from formulations.layer import LayerProblem
 _SMALL, _LARGE = 300, 1500
 # a price that is none, as a share of c₀: a term's must be positive
 _FREE = 1e-12
+# prices, of the least at which fewer groups would do: the limit on their number shall bind
+_SHARES_OF_SLOPE = (0.5, 0.1, 0.01)
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,8 +160,10 @@ def choose(
 
     Notes
     -----
-    The tree is that of ``min loss + c·kept`` with the price c that the path asks for the next
-    group: a bound on it, less c·kept, bounds every choice of that size, whatever c is.
+    The tree is that of min loss + c·(number kept), up to ``kept`` groups: a bound on it, less
+    c·``kept``, bounds every choice of that size, whatever c is. With half the price at which fewer
+    groups would do, by the path, the limit binds and its multiplier is quickly found; where it does
+    not, a lower price is tried.
     """
     path = path or eliminate(problem)
     if not 0 <= kept <= problem.groups:
@@ -181,24 +185,33 @@ def choose(
 def _search(problem, support, path, everything, tolerance, nodes, time_limit) -> Choice:
     kept = int(support.sum())
     totals = path.errors.sum(axis=1)
-    price = max(float(totals[kept - 1] - totals[kept]), _FREE * problem.constant)
-    priced = replace_price(problem, price)
-    value = objective(problem, support)
-    solution = branch_and_bound.solve(
-        priced,
-        extraction="ascent" if len(problem.gram) <= _SMALL else "schur",
-        cardinality=kept,
-        tolerance=max(1e-6, tolerance * value / (value + price * kept)),
-        node_limit=nodes,
-        time_limit=time_limit,
-        start=priced.refit(support),
-    )
-    best = solution.support
-    if best.sum() < kept:  # the price was too high for the last ones: they never hurt
-        spare = [group for group in path.order[::-1] if not best[group]]
-        best = best.copy()
-        best[spare[: kept - int(best.sum())]] = True
-    bound = max(solution.bound - price * kept, everything)
-    if (found := objective(problem, best)) < value:
-        value, support = found, best
-    return Choice(support, value, min(bound, value), solution.nodes, solution.seconds)
+    slope = float(((totals[:kept] - totals[kept]) / np.arange(kept, 0, -1)).min())
+    value, bound, spent, seconds = objective(problem, support), everything, 0, 0.0
+    for share in _SHARES_OF_SLOPE:
+        price = max(share * slope, _FREE * problem.constant)
+        priced = replace_price(problem, price)
+        solution = branch_and_bound.solve(
+            priced,
+            extraction="ascent" if len(problem.gram) <= _SMALL else "schur",
+            cardinality=kept,
+            tolerance=max(1e-6, tolerance * value / (value + price * kept)),
+            node_limit=nodes,
+            time_limit=time_limit,
+            start=priced.refit(support),
+        )
+        bound = max(bound, solution.bound - price * kept)
+        spent, seconds = spent + solution.nodes, seconds + solution.seconds
+        best, enough = _filled(solution.support, kept, path), solution.kept == kept
+        if (found := objective(problem, best)) < value:
+            value, support = found, best
+        if enough or value - bound <= tolerance * value:
+            break
+    return Choice(support, value, min(bound, value), spent, seconds)
+
+
+def _filled(support: np.ndarray, kept: int, path: Path) -> np.ndarray:
+    """A support with further groups, the last ones left on the path, until it has ``kept``."""
+    spare = [group for group in path.order[::-1] if not support[group]]
+    support = support.copy()
+    support[spare[: kept - int(support.sum())]] = True
+    return support
