@@ -99,7 +99,7 @@ def run(given: argparse.Namespace):
     settings = PruneConfig()
     with tempfile.TemporaryDirectory() as folder:
         options = {name: getattr(settings, name) for name in Settings.__annotations__}
-        options |= {"nodes": 1}  # the choice is found before the tree; its proof is not asked for
+        options |= {"nodes": 0}  # the proof is not asked for
         chooser = Chooser(network, order, cost, batches, Settings(**options), Path(folder))
         paths = chooser.paths() if "exact" in given.methods else None
         for budget in given.budgets:

@@ -153,8 +153,8 @@ def choose(
     tolerance : float
         Relative gap at which to stop.
     nodes : int
-        Most open nodes of the branch and bound. Without a time limit the result depends on
-        nothing else.
+        Most open nodes of the branch and bound; 0 for none. Without a time limit the result
+        depends on nothing else.
     time_limit : float
         Seconds of the branch and bound.
 
@@ -175,10 +175,11 @@ def choose(
         value = objective(problem, support)
         return Choice(support, value, value)
     everything = objective(problem, np.ones(problem.groups, bool))
-    if len(problem.gram) > _LARGE:
+    large = len(problem.gram) > _LARGE
+    support = support if large else improve(problem, support)
+    if large or nodes == 0:
         # more groups are never worse: all that is proved without a tree
         return Choice(support, objective(problem, support), everything)
-    support = improve(problem, support)
     return _search(problem, support, path, everything, tolerance, nodes, time_limit)
 
 

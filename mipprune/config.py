@@ -249,7 +249,11 @@ class PruneConfig(EvalConfig):
         description="estimate BatchNorm statistics anew; after a refit the function stays",
     )
     tolerance: float = Field(0.01, gt=0, description="exact: gap at which a layer counts as solved")
-    nodes: int = Field(6, ge=1, description="exact: most open nodes of a layer's branch and bound")
+    nodes: int = Field(
+        6,
+        ge=0,
+        description="exact: most open nodes of a layer's branch and bound; 0: none, no proof",
+    )
     time_limit: float = Field(
         float("inf"),
         gt=0,
@@ -270,7 +274,9 @@ class CertifyConfig(Section):
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …")
     layers: list[str] = Field([], description="layers, or patterns; default: all with fewer inputs")
     tolerance: float = Field(0.01, gt=0, description="gap at which a layer counts as solved")
-    nodes: int = Field(6, ge=1, description="most open nodes of a layer's branch and bound")
+    nodes: int = Field(
+        6, ge=0, description="most open nodes of a layer's branch and bound; 0: none, no proof"
+    )
     time_limit: float = Field(float("inf"), gt=0, description="seconds of a layer")
     parallel: str = Field(
         "processes", description="layers: processes, threads, dask, dask:ADDRESS or ray"
