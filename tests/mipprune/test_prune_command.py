@@ -8,7 +8,9 @@ import torch
 from tasks import small_network
 from typer.testing import CliRunner
 
+from formulations import LayerProblem, square
 from formulations.errors import InputError
+from formulations.selection import eliminate
 from mipprune import checkpoint
 from mipprune.cli import app
 from mipprune.config import PruneConfig, configure
@@ -17,7 +19,7 @@ from mipprune.evaluate import accuracy
 from mipprune.oneshot import finetune, prune_checkpoint
 from mipprune.parallel import run_all
 
-QUICK = ["images=100", "positions=16", "trials=50", "nodes=1", "parallel=threads", "jobs=1"]
+QUICK = ["images=60", "positions=16", "trials=20", "nodes=1", "parallel=threads", "jobs=1"]
 
 
 @pytest.fixture(scope="module")
@@ -140,11 +142,17 @@ def test_the_command_prunes_and_writes_json(dense, tmp_path):
         assert isinstance(CliRunner().invoke(app, wrong).exception, InputError)
 
 
+# cloudpickle looks for functions in every module there is, deprecated ones too
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_two_dask_workers_give_what_this_process_gives():
     pytest.importorskip("distributed", reason="dask is not installed: pip install mipprune[dask]")
-    matrices = [np.random.default_rng(seed).standard_normal((5, 5)) for seed in range(5)]
-    on_cluster = list(
-        run_all(np.linalg.inv, ((matrix,) for matrix in matrices), backend="dask", jobs=2)
-    )
-    for matrix, inverse in zip(matrices, on_cluster, strict=True):
-        np.testing.assert_allclose(inverse, np.linalg.inv(matrix))
+    problems = []
+    for seed in range(4):
+        generator = np.random.default_rng(seed)
+        inputs = generator.standard_normal((40, 8))
+        outputs = inputs @ generator.standard_normal((8, 3))
+        problems.append((LayerProblem.from_data(inputs, outputs, square(1e-3, 1.0), 2),))
+    paths = run_all(eliminate, iter(problems), backend="dask", jobs=2)
+    for (problem,), path in zip(problems, paths, strict=True):
+        np.testing.assert_allclose(path.errors, eliminate(problem).errors)
+        assert path.order.tolist() == eliminate(problem).order.tolist()
