@@ -28,7 +28,7 @@ from mipprune.config import CertifyConfig
 from mipprune.data import load
 from mipprune.groups import Groups, find_groups
 from mipprune.matching import match
-from mipprune.networks import pick_device
+from mipprune.networks import check_fits, pick_device
 from mipprune.parallel import check_backend, run_all
 from mipprune.sites import calibrate, group_rows, layer_problem, reader_weights
 
@@ -74,14 +74,12 @@ def certify(
     pair = _Pair(run, dense)
     device = pick_device(config.device)
     network = pair.dense.to(device).eval()
-    source = config.data.model_dump() if config.data else pair.data
-    data = load(source["name"], source["path"], device)
+    data = load(**(config.data.source() if config.data else pair.data), device=device)
+    check_fits(pair.dense_folder, network, data)
     shape = tuple(network.architecture["shape"])
-    if data.shape != shape:
-        raise InputError(f"{data.name} has images of {data.shape}: the network takes {shape}")
-    if config.images > len(data.train):
+    if config.images > data.train_size:
         raise InputError(
-            f"images={config.images}: {data.name} has {len(data.train)} training images"
+            f"images={config.images}: {data.name} has {data.train_size} training images"
         )
     order = find_order(network, shape)
     kept = pair.kept()

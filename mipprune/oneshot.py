@@ -69,7 +69,7 @@ def prune_checkpoint(
     InputError
         For every wrong input, before anything is written.
     """
-    trained_on = config.data.model_dump(include={"name", "path"})
+    trained_on = config.data.source()
     if folder is None:
         network, data = open_weights(config)
     else:
@@ -142,9 +142,9 @@ class _Run:
             raise InputError("prune needs a budget: budget.macs=SHARE or budget.params=SHARE")
         self.unit, self.share = target
         check_backend(config.parallel)
-        if config.images > len(data.train):
+        if config.images > data.train_size:
             raise InputError(
-                f"images={config.images}: {data.name} has {len(data.train)} training images"
+                f"images={config.images}: {data.name} has {data.train_size} training images"
             )
         self.groups, self.cost, self.order = find_candidates(network, data.shape, config.protect)
         self.cost.check_reachable(self.unit, self.share, config.budget)
