@@ -45,6 +45,7 @@ METHODS = [
 BUDGETS = [0.9, 0.8, 0.7, 0.6, 0.5]
 COLUMNS = ["removed", "recalibrated", "refitted", "refitted_recalibrated"]
 _BATCH = 50
+_POSITIONS = 64  # of the memory benchmark
 
 
 def main() -> None:
@@ -146,7 +147,7 @@ def measure_memory() -> dict[str, Any]:
     shape = (3, 224, 224)
     network = build({"name": "resnet50", "shape": shape, "classes": 1000}).eval()
     generator = torch.Generator().manual_seed(0)
-    images = [torch.randn(16, *shape, generator=generator) for _ in range(32)]
+    images = list(torch.randn(512, *shape, generator=generator).split(_BATCH))
     start = time.perf_counter()
     _, cost, _ = find_candidates(network, shape, [])
     order = find_order(network, shape)
@@ -155,7 +156,7 @@ def measure_memory() -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         walk = Walk((network,), order, images, Path(folder))
         for site in sites:
-            gram, _ = calibrate(walk, site.layer, 64, 0)
+            gram, _ = calibrate(walk, site.layer, _POSITIONS, 0)
             largest = max(largest, len(gram))
             print(f"{site.layer.name}: {len(gram)} rows", file=sys.stderr, flush=True)
             if len(gram) < 1000:  # the others' problems are as large as their Gram matrices
@@ -167,6 +168,7 @@ def measure_memory() -> dict[str, Any]:
         "pixels": 224,
         "layers": len(sites),
         "largest_gram": largest,
+        "positions": _POSITIONS,
         "seconds": time.perf_counter() - start,
     }
 
