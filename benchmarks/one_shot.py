@@ -91,9 +91,9 @@ def run(given: argparse.Namespace):
     words += [f"data.path={given.data}"] if given.data else []
     network, data = open_weights(configure(EvalConfig, {}, words))
     network.eval()
-    data.test.images, data.test.labels = (
-        data.test.images[: given.test], data.test.labels[: given.test]
-    )  # fmt: skip
+    data.test.images = data.test.images[: given.test]
+    data.test.labels = data.test.labels[: given.test]
+    data.test_size = len(data.test)
     dense = accuracy(network, data)
     groups, cost, order = find_candidates(network, data.shape, [])
     batches = list(data.sample(given.images).cpu().split(_BATCH))
