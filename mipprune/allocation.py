@@ -97,21 +97,31 @@ def best_widths(
         If the share is out of (0, 1] or smaller than that of the smallest network, which is named;
         if no widths come within the tolerance below it: then the nearest share is named.
     """
-    if not 0 < share <= 1:
-        raise InputError(f"budget.{unit} is the share to keep, in (0, 1]: it is {share:g}")
-    problem, ranked = budget_problem(
-        cost,
-        scores,
-        unit,
-        share,
-        multiple=multiple,
-        floor=floor,
-        tolerance=tolerance,
-        dropped=dropped,
-    )
+    widths = {"multiple": multiple, "floor": floor, "tolerance": tolerance}
+    problem, ranked = budget_problem(cost, scores, unit, share, dropped=dropped, **widths)
+    solution = solve_budget(problem, cost, unit, share, time_limit=time_limit, gap=gap, **widths)
+    return ranked, solution, problem
+
+
+def solve_budget(
+    problem: BudgetProblem,
+    cost: Cost,
+    unit: str,
+    share: float,
+    *,
+    multiple: int = 1,
+    floor: float = 0.0,
+    tolerance: float = 0.01,
+    time_limit: float = 60.0,
+    gap: float = 1e-4,
+) -> Allocation:
+    """Solve a problem of :func:`budget_problem`, perhaps with other values in its tables.
+
+    Parameters and errors are those of :func:`best_widths`.
+    """
     dense = cost.dense[unit]
     try:
-        solution = problem.solve(time_limit=time_limit, tolerance=gap)
+        return problem.solve(time_limit=time_limit, tolerance=gap)
     except OutOfReach as error:
         nearest = f"{math.ceil(error.nearest / dense * 1e4) / 1e4:.4f}"  # up: it can be given
         if error.nearest > problem.limits[0].at_most:
@@ -125,7 +135,6 @@ def best_widths(
             f"{f' in multiples of {multiple}' if multiple > 1 else ''}: "
             f"the nearest widths keep {nearest}"
         ) from None
-    return ranked, solution, problem
 
 
 def budget_problem(
@@ -143,6 +152,8 @@ def budget_problem(
 
     Dropped groups come last.
     """
+    if not 0 < share <= 1:
+        raise InputError(f"budget.{unit} is the share to keep, in (0, 1]: it is {share:g}")
     kept = cost.groups.settle(np.ones(len(scores), bool) if dropped is None else ~dropped)
     emptied = cost.groups.emptied(kept)
     rank = np.where(kept, -scores, np.inf)

@@ -225,6 +225,66 @@ class EvalConfig(Section):
     model: ModelConfig = ModelConfig()
 
 
+class PruneConfig(EvalConfig):
+    """What ``mipprune prune`` may be told."""
+
+    name: str | None = Field(None, description="name of the run; default: model, method, budget")
+    runs: str = Field("runs", description="folder in which the run folder is made")
+    seed: int = Field(0, ge=0, description="of calibration images and positions")
+    method: Literal[
+        "exact", "spr-score", "magnitude-l1", "magnitude-l2", "group-norm", "taylor", "random"
+    ] = Field("exact", description="exact: layer problems; the others: scores of the weights")
+    budget: BudgetConfig = BudgetConfig()
+    protect: list[str] = Field([], description="layers whose output channels stay, or patterns")
+    images: int = Field(1000, ge=1, description="training images for calibration")
+    positions: int = Field(
+        256, ge=1, description="places of an output map that count, drawn anew for every batch"
+    )
+    trials: int = Field(
+        128, ge=1, description="exact: images on which an error's effect on the output is measured"
+    )
+    refit: bool = Field(True, description="rewrite the weights of what is left, layer by layer")
+    recalibrate: bool = Field(
+        True,
+        description="estimate BatchNorm statistics anew; after a refit the function stays",
+    )
+    tolerance: float = Field(0.01, gt=0, description="exact: gap at which a layer counts as solved")
+    nodes: int = Field(
+        6,
+        ge=0,
+        description="exact: most open nodes of a layer's branch and bound; 0: none, no proof",
+    )
+    time_limit: float = Field(
+        float("inf"),
+        gt=0,
+        description="exact: seconds a layer; with a limit, a second run may differ",
+    )
+    parallel: str = Field(
+        "processes", description="layers: processes, threads, dask, dask:ADDRESS or ray"
+    )
+    jobs: int = Field(-1, description="workers on this machine; −1: one a core")
+
+
+class CertifyConfig(Section):
+    """What ``mipprune certify`` may be told."""
+
+    images: int = Field(512, ge=1, description="training images for calibration")
+    positions: int = Field(256, ge=1, description="places of an output map that count")
+    seed: int = Field(0, ge=0, description="of calibration images and positions")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …")
+    layers: list[str] = Field([], description="layers, or patterns; default: all with fewer inputs")
+    tolerance: float = Field(0.01, gt=0, description="gap at which a layer counts as solved")
+    nodes: int = Field(
+        6, ge=0, description="most open nodes of a layer's branch and bound; 0: none, no proof"
+    )
+    time_limit: float = Field(float("inf"), gt=0, description="seconds of a layer")
+    parallel: str = Field(
+        "processes", description="layers: processes, threads, dask, dask:ADDRESS or ray"
+    )
+    jobs: int = Field(-1, description="workers on this machine; −1: one a core")
+    data: DataConfig | None = Field(None, description="instead of the checkpoints' own data set")
+
+
 class CompareConfig(Section):
     """What ``mipprune compare`` may be told."""
 

@@ -76,18 +76,17 @@ def measure(
     }
 
 
-def evaluate_weights(config: EvalConfig) -> dict[str, Any]:
-    """Measures of the configured model with the weights of ``init``."""
+def open_weights(config: EvalConfig) -> tuple[nn.Module, Data]:
+    """The configured model with the weights of ``init``, and its data, on the device."""
     device = pick_device(config.device)
     data = load(**config.data.source(), device=device)
-    network = make_network(config, data).to(device)
-    path = Path(config.init)
-    path = path / "model.safetensors" if path.is_dir() else path
-    return measure(network, data, path.stat().st_size)
+    return make_network(config, data).to(device), data
 
 
-def evaluate_checkpoint(folder: Path, config: EvalConfig, own_data: bool) -> dict[str, Any]:
-    """Measures of a checkpoint, or of a run's pruned network, on the data it was trained on.
+def open_checkpoint(
+    folder: Path, config: EvalConfig, own_data: bool
+) -> tuple[nn.Module, Data, Path]:
+    """A checkpoint's network and the data it was trained on, on the device, and its own folder.
 
     Parameters
     ----------
@@ -102,5 +101,19 @@ def evaluate_checkpoint(folder: Path, config: EvalConfig, own_data: bool) -> dic
     source = trained_on if own_data else config.data.source()
     data = load(**source, device=device)
     check_fits(folder, network, data)
+    return network.to(device), data, folder
+
+
+def evaluate_weights(config: EvalConfig) -> dict[str, Any]:
+    """Measures of the configured model with the weights of ``init``."""
+    network, data = open_weights(config)
+    path = Path(config.init)
+    path = path / "model.safetensors" if path.is_dir() else path
+    return measure(network, data, path.stat().st_size)
+
+
+def evaluate_checkpoint(folder: Path, config: EvalConfig, own_data: bool) -> dict[str, Any]:
+    """Measures of a checkpoint, or of a run's pruned network: see :func:`open_checkpoint`."""
+    network, data, folder = open_checkpoint(folder, config, own_data)
     size = (folder / "model.safetensors").stat().st_size
-    return measure(network.to(device), data, size, checkpoint.sparsity(folder) is not None)
+    return measure(network, data, size, checkpoint.sparsity(folder) is not None)

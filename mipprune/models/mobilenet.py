@@ -69,6 +69,9 @@ class InvertedResidual(ResidualBlock):
                 nn.BatchNorm2d(outputs),
             )
 
+    def bypass(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not self.shortcut:
             return self.conv(x)

@@ -39,6 +39,10 @@ class ResidualBlock(nn.Module):
         self.widths = dict(widths)
         self.branch = branch if all(self.widths.values()) else ()
 
+    def bypass(self, x: torch.Tensor) -> torch.Tensor:
+        """What the block adds to its branch, for an input of the block."""
+        raise NotImplementedError
+
 
 class ZeroPadShortcut(nn.Module):
     """Shortcut "A": subsample by 2 and pad the channels with zeros, ``low`` below, ``high`` above.

@@ -25,8 +25,8 @@ class BasicBlock(ResidualBlock):
             self.conv1, self.bn1 = conv(inputs, inner, 3, stride), nn.BatchNorm2d(inner)
             self.conv2, self.bn2 = conv(inner, outputs, 3), nn.BatchNorm2d(outputs)
 
-    def join(self, x: torch.Tensor, shortcut: torch.Tensor) -> torch.Tensor:
-        """The block's output, given that of the shortcut."""
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        shortcut = self.bypass(x)
         if not self.branch:
             return F.relu(shortcut)
         out = F.relu(self.bn1(self.conv1(x)))
@@ -40,8 +40,8 @@ class CifarBlock(BasicBlock):
         super().__init__(inputs, inner, outputs, stride)
         self.shortcut = shortcut
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.join(x, self.shortcut(x))
+    def bypass(self, x: torch.Tensor) -> torch.Tensor:
+        return self.shortcut(x)
 
 
 class CifarResNet(nn.Module):
@@ -119,8 +119,8 @@ class ImageNetBasicBlock(BasicBlock):
         super().__init__(inputs, inner, outputs, stride)
         self.downsample = downsample
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.join(x, x if self.downsample is None else self.downsample(x))
+    def bypass(self, x: torch.Tensor) -> torch.Tensor:
+        return x if self.downsample is None else self.downsample(x)
 
 
 class Bottleneck(ResidualBlock):
@@ -137,8 +137,11 @@ class Bottleneck(ResidualBlock):
             self.conv3, self.bn3 = conv(second, outputs, 1), nn.BatchNorm2d(outputs)
         self.downsample = downsample
 
+    def bypass(self, x: torch.Tensor) -> torch.Tensor:
+        return x if self.downsample is None else self.downsample(x)
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        shortcut = x if self.downsample is None else self.downsample(x)
+        shortcut = self.bypass(x)
         if not self.branch:
             return F.relu(shortcut)
         out = F.relu(self.bn1(self.conv1(x)))

@@ -35,6 +35,9 @@ class PreActivationBlock(ResidualBlock):
             self.conv2 = conv(inner, outputs, 3)
         self.shortcut = conv(inputs, outputs, 1, stride) if projection else None
 
+    def bypass(self, x: torch.Tensor) -> torch.Tensor:
+        return x if self.shortcut is None else self.shortcut(F.relu(self.bn1(x)))
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.shortcut is None:
             return x + self._residual(F.relu(self.bn1(x))) if self.branch else x

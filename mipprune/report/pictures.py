@@ -38,6 +38,37 @@ def draw_report(
     plt.close(figure)
 
 
+def draw_certificates(path: Path, found: Mapping[str, Any]) -> None:
+    """Draw certificates: of every layer the choice made, the best found, the proved bound.
+
+    Parameters
+    ----------
+    path : Path
+        PNG or SVG, by its ending.
+    found : mapping
+        What :func:`mipprune.certify.certify` returns.
+    """
+    layers = found["layers"]
+    place = range(len(layers))
+    figure, axes = plt.subplots(
+        figsize=(max(5.0, 2.0 + 0.3 * len(layers)), 4.4), layout="constrained"
+    )
+    bound, best, made = (
+        [100 * row[key] for row in layers] for key in ("bound", "best", "objective")
+    )
+    height = [b - low for b, low in zip(best, bound, strict=True)]
+    axes.bar(place, height, bottom=bound, width=0.7, color=_PALE, label="not decided")
+    axes.plot(place, bound, "_", ms=10, mew=2, color=_INK, label="no choice is below")
+    axes.plot(place, best, "o", ms=4, color=_INK, label="best choice found")
+    axes.plot(place, made, "x", ms=6, mew=2, color=_WARM, label=f"chosen by {found['method']}")
+    axes.set_xticks(place, [row["layer"] for row in layers], rotation=90)
+    axes.set_ylabel("error of the layer's output, % of its variance")
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
 def draw_comparison(path: Path, found: Mapping[str, Any]) -> None:
     """Draw one comparison: its rows, the bounds of the exact solve over time, the trade-off curve.
 

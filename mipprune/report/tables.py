@@ -79,6 +79,50 @@ def print_plan(plan: Mapping[str, Any]) -> None:
     console().print(table, highlight=False)
 
 
+def print_choices(result: Mapping[str, Any]) -> None:
+    """By layer: what was chosen, what is proved of it, and what the refit did."""
+    fits = {fit["layer"]: fit for fit in result["fits"]}
+    rows = {choice["layer"]: choice for choice in result["choices"]}
+    if not rows and not fits:
+        return
+    table = Table(title="layers")
+    table.add_column("")
+    for name in ("kept", "error %", "proved ≥ %", "gap %", "before refit %", "after %", "ridge"):
+        table.add_column(name, justify="right")
+    for name in dict.fromkeys([*rows, *fits]):
+        row, fit = rows.get(name), fits.get(name)
+        chosen = ["–"] * 4
+        if row:
+            chosen = [
+                f"{row['kept']}/{row['groups']}",
+                *(f"{100 * row[key]:.3f}" for key in ("objective", "bound")),
+                f"{100 * row['gap']:.2f}",
+            ]
+        refitted = ["–"] * 3
+        if fit:
+            shares = (f"{100 * fit[key]:.2f}" for key in ("before", "after"))
+            refitted = [*shares, f"{fit['ridge']:g}"]
+        table.add_row(name, *chosen, *refitted)
+    console().print(table)
+
+
+def print_certificates(found: Mapping[str, Any]) -> None:
+    """By layer: the choice made, the best found, and what is proved."""
+    table = Table(title=Text(f"{found['pruned']}, pruned by {found['method']}"))
+    table.add_column("")
+    names = ("kept", "error %", "best found %", "proved ≥ %", "worse than best %", "best's gap %")
+    for name in names:
+        table.add_column(name, justify="right")
+    for row in found["layers"]:
+        table.add_row(
+            row["layer"],
+            f"{row['kept']}/{row['groups']}",
+            *(f"{100 * row[key]:.3f}" for key in ("objective", "best", "bound")),
+            *(f"{100 * row[key]:.2f}" for key in ("worse", "best_gap")),
+        )
+    console().print(table)
+
+
 def print_rows(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """The rows of a comparison."""
     table = Table(title=title)
@@ -189,3 +233,13 @@ def status() -> Iterator[Callable[[str], None]]:
         return
     with console.status("") as line:
         yield lambda name: line.update(name)
+
+
+@contextmanager
+def progress_lines() -> Iterator[Callable[[str], None]]:
+    """Lines on stderr that say what is being worked on, each once; a status line on a terminal."""
+    if Console(stderr=True).is_terminal:
+        with status() as show:
+            yield show
+        return
+    yield lambda line: print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,194 @@
+"""Pruning without training: accuracy at several budgets, exact against scores, one table.
+
+    python benchmarks/one_shot.py resnet56 --init WEIGHTS [--data DIR] [--record]
+    python benchmarks/one_shot.py resnet56 --show
+    python benchmarks/one_shot.py memory [--record]
+
+For every method and budget four accuracies: channels removed; BatchNorm statistics estimated anew;
+refitted; refitted and statistics estimated anew (the plain way, in training mode). Every method
+gets the same calibration images and the same refit; all choose among the channels that one layer
+alone reads. Rows are added to what is recorded. ``memory`` calibrates a ResNet-50 with random
+weights on 512 generated images of 224 pixels and prints the peak memory of the process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from environment import environment
+
+from mipprune.calibration import Walk, find_order
+from mipprune.checkpoint import write_json
+from mipprune.choice import Chooser, Settings
+from mipprune.config import BudgetConfig, EvalConfig, PruneConfig, configure
+from mipprune.evaluate import accuracy, open_weights
+from mipprune.models import build
+from mipprune.oneshot import find_candidates
+from mipprune.refit import refit
+from mipprune.scoring import choose_by_scores
+from mipprune.sites import calibrate, find_sites, layer_problem, reader_weights
+from mipprune.surgery import prune, recalibrate
+
+FILE = Path("benchmarks/results/one-shot.json")
+METHODS = [
+    "exact", "spr-score", "magnitude-l1", "magnitude-l2", "taylor", "group-norm", "random",
+]  # fmt: skip
+BUDGETS = [0.9, 0.8, 0.7, 0.6, 0.5]
+COLUMNS = ["removed", "recalibrated", "refitted", "refitted_recalibrated"]
+_BATCH = 50
+_POSITIONS = 64  # of the memory benchmark
+
+
+def main() -> None:
+    """Run what was asked for, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=["resnet20", "resnet56", "memory"])
+    parser.add_argument("--init", help="published weights (shortcut A)")
+    parser.add_argument("--data", help="folder of CIFAR-10's parquet files, instead of the Hub")
+    parser.add_argument("--methods", nargs="*", default=METHODS, choices=METHODS)
+    parser.add_argument("--budgets", nargs="*", type=float, default=BUDGETS)
+    parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--test", type=int, default=10_000, help="first test images, so many")
+    parser.add_argument("--plain", action="store_true", help="only the refitted column")
+    parser.add_argument("--record", action="store_true", help="add the rows to the results")
+    parser.add_argument("--show", action="store_true", help="print what is recorded")
+    given = parser.parse_args()
+    record = json.loads(FILE.read_text()) if FILE.exists() else {"rows": [], "memory": None}
+    if given.what == "memory":
+        found = measure_memory()
+        print(f"peak memory {found['peak_gib']:.2f} GiB, {found['seconds']:.0f} s")
+        record["memory"] = {**found, "environment": environment()}
+    elif not given.show:
+        if not given.init:
+            parser.error("name the trained weights: --init WEIGHTS")
+        about = environment() | {"threads": torch.get_num_threads()}
+        about["command"] = f"python benchmarks/one_shot.py {given.what} --init WEIGHTS"
+        for row in run(given):
+            print(table([row]).splitlines()[-1], file=sys.stderr, flush=True)
+            key = (row["network"], row["method"], row["budget"])
+            others = [r for r in record["rows"] if (r["network"], r["method"], r["budget"]) != key]
+            record["rows"] = [*others, {**row, "environment": about}]
+            if given.record:
+                write_json(FILE, record)
+    if given.record:
+        write_json(FILE, record)
+    if given.what != "memory":
+        print(table([row for row in record["rows"] if row["network"] == given.what]))
+
+
+def run(given: argparse.Namespace):
+    """A row for every method and budget."""
+    words = [f"model={given.what}", "model.shortcut=A", "data=cifar10", f"init={given.init}"]
+    words += [f"data.path={given.data}"] if given.data else []
+    network, data = open_weights(configure(EvalConfig, {}, words))
+    network.eval()
+    data.test.images = data.test.images[: given.test]
+    data.test.labels = data.test.labels[: given.test]
+    data.test_size = len(data.test)
+    dense = accuracy(network, data)
+    groups, cost, order = find_candidates(network, data.shape, [])
+    batches = list(data.sample(given.images).cpu().split(_BATCH))
+    settings = PruneConfig()
+    with tempfile.TemporaryDirectory() as folder:
+        options = {name: getattr(settings, name) for name in Settings.__annotations__}
+        options |= {"nodes": 0}  # the proof is not asked for
+        chooser = Chooser(network, order, cost, batches, Settings(**options), Path(folder))
+        paths = chooser.paths() if "exact" in given.methods else None
+        for budget in given.budgets:
+            for method in given.methods:
+                start = time.perf_counter()
+                limit = BudgetConfig(macs=budget)
+                if method == "exact":
+                    widths = chooser.widths(paths, "macs", budget, limit)
+                    kept = chooser.kept(chooser.choices(paths, widths))
+                else:
+                    kept = choose_by_scores(method, network, cost, data, limit, 0)
+                found: dict[str, Any] = dict.fromkeys(COLUMNS)
+                smaller = prune(network, groups, kept).eval()
+                if not given.plain:
+                    found["removed"] = accuracy(smaller, data)
+                    found["recalibrated"] = accuracy(_recalibrated(smaller, batches), data)
+                refit(network, smaller, groups, kept, batches, positions=settings.positions)
+                found["refitted"] = accuracy(smaller, data)
+                if not given.plain:
+                    found["refitted_recalibrated"] = accuracy(_recalibrated(smaller, batches), data)
+                yield {
+                    "network": given.what,
+                    "method": method,
+                    "budget": budget,
+                    "macs": cost.value(kept, "macs") / cost.dense["macs"],
+                    "dense": dense,
+                    "test": given.test,
+                    "images": given.images,
+                    "seconds": time.perf_counter() - start,
+                    **found,
+                }
+
+
+def _recalibrated(network, batches):
+    other = copy.deepcopy(network)
+    device = next(network.parameters()).device
+    recalibrate(other, (images.to(device) for images in batches))
+    return other
+
+
+def measure_memory() -> dict[str, Any]:
+    """Calibrate a ResNet-50 on generated images; peak resident memory of this process."""
+    torch.manual_seed(0)
+    shape = (3, 224, 224)
+    network = build({"name": "resnet50", "shape": shape, "classes": 1000}).eval()
+    generator = torch.Generator().manual_seed(0)
+    images = list(torch.randn(512, *shape, generator=generator).split(_BATCH))
+    start = time.perf_counter()
+    _, cost, _ = find_candidates(network, shape, [])
+    order = find_order(network, shape)
+    sites = find_sites(network, cost, order)
+    largest = 0
+    with tempfile.TemporaryDirectory() as folder:
+        walk = Walk((network,), order, images, Path(folder))
+        for site in sites:
+            gram, _ = calibrate(walk, site.layer, _POSITIONS, 0)
+            largest = max(largest, len(gram))
+            print(f"{site.layer.name}: {len(gram)} rows", file=sys.stderr, flush=True)
+            if len(gram) < 1000:  # the others' problems are as large as their Gram matrices
+                layer_problem(gram, reader_weights(network, site.layer), site.rows, site.block)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return {
+        "peak_gib": peak,
+        "images": 512,
+        "pixels": 224,
+        "layers": len(sites),
+        "largest_gram": largest,
+        "positions": _POSITIONS,
+        "seconds": time.perf_counter() - start,
+    }
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """A Markdown table, by budget and method."""
+    lines = [
+        "| network | MACs budget % | method | MACs kept % | removed % | + recalibration % "
+        "| refitted % | + recalibration % | dense % | test images |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in sorted(rows, key=lambda r: (-r["budget"], METHODS.index(r["method"]))):
+        cells = ["–" if row[key] is None else f"{row[key]:.2f}" for key in COLUMNS]
+        lines.append(
+            f"| {row['network']} | {100 * row['budget']:.0f} | {row['method']} "
+            f"| {100 * row['macs']:.1f} | {' | '.join(cells)} | {row['dense']:.2f} "
+            f"| {row['test']:,} |"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

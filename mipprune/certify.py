@@ -1,0 +1,209 @@
+"""How far from the best choice of the same size every layer of a pruned network is.
+
+Whatever method pruned it: a layer that lost inputs kept a choice of them, and that choice is worth
+what the layer problem of the dense network says, the error of the layer's output on calibration
+images after the best refit. The branch and bound gives a better choice of as many inputs, where it
+finds one, and a lower bound on what any of them can reach.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from formulations.errors import InputError
+from formulations.layer import LayerProblem
+from formulations.selection import choose, objective
+from formulations.solution import relative_gap
+from mipprune import checkpoint
+from mipprune.calibration import Layer, Walk, find_order
+from mipprune.config import CertifyConfig
+from mipprune.data import load
+from mipprune.groups import Groups, find_groups
+from mipprune.matching import match
+from mipprune.networks import check_fits, pick_device
+from mipprune.parallel import check_backend, run_all
+from mipprune.sites import calibrate, group_rows, layer_problem, reader_weights
+
+_BATCH = 50
+
+
+def certify(
+    run: Path,
+    config: CertifyConfig,
+    *,
+    dense: Path | None = None,
+    report: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Certificates of the layers of a pruned network.
+
+    Parameters
+    ----------
+    run : Path
+        A run of ``mipprune prune`` or ``train``; or, with ``dense``, a pruned checkpoint.
+    config : CertifyConfig
+    dense : Path, optional
+        Checkpoint of the network from which channels were removed.
+    report : callable
+        Told what is being done.
+
+    Returns
+    -------
+    dict
+        ``method``, ``pruned`` and ``dense`` (folders), ``images``, ``seconds``, and ``layers``, a
+        list of: ``layer``, ``groups``, ``kept``, ``objective`` (of the choice made, as a share of
+        the output's variance, as all errors here), ``best`` (of the best choice found), ``bound``
+        (no choice of this size is below it), ``worse`` (objective over best, less 1), ``gap``
+        (objective to bound, relative), ``best_gap`` (best to bound), ``support``, ``nodes``,
+        ``seconds``.
+
+    Raises
+    ------
+    InputError
+        If there is no such pair of networks, or no layer lost an input.
+    """
+    start = time.perf_counter()
+    check_backend(config.parallel)
+    pair = _Pair(run, dense)
+    device = pick_device(config.device)
+    network = pair.dense.to(device).eval()
+    data = load(**(config.data.source() if config.data else pair.data), device=device)
+    check_fits(pair.dense_folder, network, data)
+    shape = tuple(network.architecture["shape"])
+    if config.images > data.train_size:
+        raise InputError(
+            f"images={config.images}: {data.name} has {data.train_size} training images"
+        )
+    order = find_order(network, shape)
+    kept = pair.kept()
+    chosen = [
+        (layer, inputs, groups, support)
+        for layer, inputs, groups, support in _lost_inputs(pair.groups, order.layers, kept)
+        if not config.layers or any(fnmatch(layer.name, pattern) for pattern in config.layers)
+    ]
+    if not chosen:
+        raise InputError(f"{run}: no layer that lost inputs{' is named so' * bool(config.layers)}")
+    images = list(data.sample(config.images, config.seed).cpu().split(_BATCH))
+
+    def calls(folder: Path) -> Iterator[tuple]:
+        walk = Walk((network,), order, images, folder)
+        for layer, inputs, groups, support in chosen:
+            report(f"{layer.name}: calibration")
+            gram, _ = calibrate(walk, layer, config.positions, config.seed)
+            module = network.get_submodule(layer.name)
+            rows, block = group_rows(module, inputs, groups)
+            problem = layer_problem(gram, reader_weights(network, layer), rows, block)
+            yield problem, support, config.tolerance, config.nodes, config.time_limit
+
+    layers = []
+    with tempfile.TemporaryDirectory() as folder:
+        rows = run_all(
+            certify_choice, calls(Path(folder)), backend=config.parallel, jobs=config.jobs
+        )
+        for (layer, *_), row in zip(chosen, rows, strict=True):
+            report(
+                f"{layer.name}: {row['worse']:.1%} worse than the best choice found, which is "
+                f"proved within {row['best_gap']:.1%}"
+            )
+            layers.append({"layer": layer.name, **row})
+    return {
+        "method": pair.method,
+        "pruned": str(pair.pruned_folder),
+        "dense": str(pair.dense_folder),
+        "images": config.images,
+        "layers": layers,
+        "seconds": time.perf_counter() - start,
+    }
+
+
+def certify_choice(
+    problem: LayerProblem, support: np.ndarray, tolerance: float, nodes: int, time_limit: float
+) -> dict[str, Any]:
+    """One layer's certificate: see :func:`certify`."""
+    best = choose(
+        problem,
+        int(support.sum()),
+        start=support,
+        tolerance=tolerance,
+        nodes=nodes,
+        time_limit=time_limit,
+    )
+    made = objective(problem, support)
+    if made <= best.objective * (1 + 1e-9):
+        made = best.objective
+    return {
+        "groups": problem.groups,
+        "kept": int(support.sum()),
+        "objective": made / problem.constant,
+        "best": best.objective / problem.constant,
+        "bound": best.bound / problem.constant,
+        "worse": made / max(best.objective, 1e-300) - 1,
+        "gap": relative_gap(made, best.bound) if made > 0 else 0.0,
+        "best_gap": best.gap,
+        "support": np.flatnonzero(support).tolist(),
+        "nodes": best.nodes,
+        "seconds": best.seconds,
+    }
+
+
+def _lost_inputs(
+    groups: Groups, layers: tuple[Layer, ...], kept: np.ndarray
+) -> Iterator[tuple[Layer, np.ndarray, np.ndarray, np.ndarray]]:
+    """Every layer that lost some inputs and not all: its inputs' groups, the groups, the kept."""
+    consumers = {m.tensor: m.group for m in groups.members if m.role == "consumer"}
+    for layer in layers:
+        inputs = consumers.get(f"{layer.name}.weight")
+        if inputs is None:
+            continue
+        own = np.unique(inputs[inputs >= 0])
+        if 0 < kept[own].sum() < len(own):
+            yield layer, inputs, own, kept[own]
+
+
+class _Pair:
+    """A pruned network and the one it was made from, and which groups it kept."""
+
+    def __init__(self, run: Path, dense: Path | None):
+        if not run.is_dir():
+            raise InputError(f"no run or checkpoint at {run}")
+        self.method, result = "unknown", None
+        if dense is None:
+            if not (run / "pruned").is_dir() or not (run / "dense").is_dir():
+                raise InputError(
+                    f"{run} has no pruned/ and dense/ networks: name the dense one by --dense"
+                )
+            if (run / "result.json").is_file():
+                result = json.loads((run / "result.json").read_text())
+                self.method = result["method"]
+            # of a run from scratch, dense/ is another network, if it was trained at all
+            same = result is not None and "channels" in result
+            before = run / (
+                "dense" if same or not (run / "regularized").is_dir() else "regularized"
+            )
+            self.pruned_folder, self.dense_folder = run / "pruned", before
+        else:
+            self.pruned_folder, self.dense_folder = run, dense
+        self.dense, self.data = checkpoint.load(self.dense_folder)
+        self.pruned, _ = checkpoint.load(self.pruned_folder)
+        if checkpoint.sparsity(self.pruned_folder) is not None:
+            raise InputError(f"{run} has pruned single weights: certificates are for channels")
+        self.groups = find_groups(self.dense, self.dense.architecture["shape"])
+        self._channels = None if result is None else result.get("channels")
+
+    def kept(self) -> np.ndarray:
+        """(groups,) bool: as the run says, or by matching the two networks' weights."""
+        if self._channels is None:
+            return match(self.dense, self.pruned, self.groups)
+        kept = np.ones(self.groups.count, bool)
+        for name, channels in self._channels.items():
+            left = np.isin(np.arange(len(self.groups.layers[name])), channels)
+            group = self.groups.layers[name]
+            kept[group[(group >= 0) & ~left]] = False
+        return self.groups.settle(kept)

@@ -1,0 +1,72 @@
+"""Independent layer problems on all cores, or on a cluster, through joblib."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+from joblib import Parallel, delayed, parallel_config
+
+from formulations.errors import InputError
+
+LOCAL = {"processes": "loky", "threads": "threading"}
+CLUSTERS = ("dask", "ray")
+
+
+def check_backend(name: str) -> None:
+    """Refuse a backend that is unknown or not installed, before any work."""
+    kind, _, address = name.partition(":")
+    if kind not in (*LOCAL, *CLUSTERS):
+        raise InputError(
+            f"parallel={name} is unknown: one of {', '.join(LOCAL)}, dask, dask:ADDRESS, ray"
+        )
+    if kind in LOCAL and address:
+        raise InputError(f"parallel={name}: only a cluster has an address")
+    package = "distributed" if kind == "dask" else kind
+    if kind in CLUSTERS and importlib.util.find_spec(package) is None:
+        raise InputError(f"parallel={name} needs the package {package}: pip install {package}")
+
+
+def run_all(
+    function: Callable[..., Any], calls: Iterable[tuple], *, backend: str, jobs: int
+) -> Iterator[Any]:
+    """``function(*arguments)`` of every call, in their order, as soon as each is to be had.
+
+    Parameters
+    ----------
+    function : callable
+        Of a module, so that a worker can import it.
+    calls : iterable of tuples
+        Arguments; drawn as workers get free, so that few of them are in memory at a time.
+    backend : str
+        ``processes`` or ``threads`` of this machine; ``dask`` (workers of its own on this machine),
+        ``dask:ADDRESS`` (a scheduler that runs), ``ray`` (the cluster that it is connected to).
+    jobs : int
+        Workers on this machine; −1 for one a core.
+    """
+    check_backend(backend)
+    kind, _, address = backend.partition(":")
+    with ExitStack() as stack:
+        if kind == "dask":
+            stack.enter_context(_dask_client(address, jobs))
+        if kind == "ray":
+            from ray.util.joblib import register_ray
+
+            register_ray()
+        stack.enter_context(parallel_config(LOCAL.get(kind, kind), n_jobs=jobs))
+        pool = Parallel(return_as="generator", batch_size=1, pre_dispatch="n_jobs")
+        yield from pool(delayed(function)(*arguments) for arguments in calls)
+
+
+def _dask_client(address: str, jobs: int):
+    from dask.distributed import Client
+
+    if not address:
+        workers = None if jobs < 0 else jobs
+        return Client(n_workers=workers, threads_per_worker=1, dashboard_address=None)
+    try:
+        return Client(address, timeout=10)
+    except (OSError, ValueError) as error:
+        raise InputError(f"parallel=dask:{address}: no scheduler there ({error})") from None

@@ -1,0 +1,101 @@
+"""Certificates against enumeration; kept channels found again in the weights."""
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+import torch
+from tasks import small_network
+from typer.testing import CliRunner
+
+from formulations.errors import InputError
+from formulations.selection import objective
+from mipprune import checkpoint
+from mipprune.calibration import Walk, find_order
+from mipprune.certify import certify
+from mipprune.cli import app
+from mipprune.config import CertifyConfig, configure
+from mipprune.data import load
+from mipprune.groups import find_groups
+from mipprune.matching import match
+from mipprune.sites import calibrate, layer_problem, reader_weights
+from mipprune.surgery import prune
+
+QUICK = ["images=60", "positions=16", "parallel=threads", "jobs=1", "nodes=500", "tolerance=1e-4"]
+
+
+def random_mask(groups, seed):
+    generator = np.random.default_rng(seed)
+    kept = generator.random(groups.count) < 0.6
+    for group in groups.layers.values():
+        kept[group[0]] = True
+    return kept
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """Folders of a dense and a pruned network, and the mask between them."""
+    folder = tmp_path_factory.mktemp("certify")
+    network = small_network("resnet8", width=6).eval()
+    groups = find_groups(network, (1, 8, 8))
+    kept = random_mask(groups, 0)
+    data = {"name": "digits", "path": None}
+    checkpoint.save(folder / "dense", network, data=data)
+    checkpoint.save(folder / "pruned", prune(network, groups, kept), data=data)
+    return folder, network, groups, kept
+
+
+def test_a_certificate_agrees_with_enumeration(pair, tmp_path):
+    folder, network, groups, kept = pair
+    config = configure(CertifyConfig, {}, [*QUICK, "layers=[layer1.0.conv2]"])
+    (row,) = certify(folder, config)["layers"]
+    order = find_order(network, (1, 8, 8))
+    layer = next(layer for layer in order.layers if layer.name == "layer1.0.conv2")
+    images = load("digits", None, torch.device("cpu")).sample(60, 0).split(50)
+    gram, _ = calibrate(Walk((network,), order, images, tmp_path), layer, 16, 0)
+    inner = groups.layers["layer1.0.conv1"]
+    rows = np.arange(9 * len(inner))
+    problem = layer_problem(gram, reader_weights(network, layer), rows, 9)
+    values = {
+        members: objective(problem, np.isin(np.arange(len(inner)), members)) / problem.constant
+        for members in combinations(range(len(inner)), row["kept"])
+    }
+    made = values[tuple(np.flatnonzero(kept[inner]))]
+    assert row["objective"] == pytest.approx(made, rel=1e-6)
+    assert row["best"] == pytest.approx(min(values.values()), rel=1e-3)
+    assert row["bound"] <= min(values.values()) * (1 + 1e-9)
+    assert row["worse"] == pytest.approx(made / min(values.values()) - 1, abs=2e-3)
+
+
+@pytest.mark.parametrize("shortcut", ["A", "B"])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_kept_channels_are_found_after_training(shortcut, seed):
+    network = small_network("resnet8", width=8, shortcut=shortcut)
+    groups = find_groups(network, (1, 8, 8))
+    kept = random_mask(groups, seed)
+    smaller = prune(network, groups, kept)
+    with torch.no_grad():
+        for parameter in smaller.parameters():
+            parameter.add_(0.2 * parameter.std().nan_to_num() * torch.randn_like(parameter))
+    np.testing.assert_array_equal(match(network, smaller, groups), groups.settle(kept))
+
+
+def test_another_network_is_not_taken_for_a_part(pair, tmp_path):
+    folder, *_ = pair
+    other = small_network("resnet8", width=8)
+    checkpoint.save(tmp_path / "other", other, data={"name": "digits", "path": None})
+    with pytest.raises(InputError, match="part of the dense"):
+        certify(tmp_path / "other", CertifyConfig(), dense=folder / "dense")
+    with pytest.raises(InputError, match="no pruned/ and dense/"):
+        certify(tmp_path / "other", CertifyConfig())
+
+
+def test_the_command_prints_draws_and_writes(pair, tmp_path):
+    folder, *_ = pair
+    words = ["certify", str(folder), *QUICK, "nodes=1", "layers=[layer*.conv2]"]
+    options = ["--plot", str(tmp_path / "c.png"), "--json", str(tmp_path / "c.json")]
+    found = CliRunner().invoke(app, [*words, *options])
+    assert found.exit_code == 0, found.exception
+    assert "layer1.0.conv2" in found.output
+    assert (tmp_path / "c.png").stat().st_size > 1000
+    assert (tmp_path / "c.json").is_file()
