@@ -60,7 +60,7 @@ def print_plan(plan: Mapping[str, Any]) -> None:
         "data", f"{plan['data']}, {images['train']:,} training and {images['test']:,} test images"
     )
     table.add_row("method", f"{plan['method']}, granularity {plan['granularity']}")
-    table.add_row("groups", f"{plan['groups']:,} in {len(plan['layers'])} sets of coupled layers")
+    table.add_row("groups", f"{plan['groups']:,} in {len(plan['layers'])} layers, some coupled")
     table.add_row(
         "budget",
         "none: the method decides"

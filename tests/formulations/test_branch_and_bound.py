@@ -30,7 +30,7 @@ from formulations.node_relaxations import (
 )
 
 ENGINES = [BlockDescent, IndicatorNewton, ProximalGradient]
-many = settings(max_examples=60, deadline=None)
+many = settings(max_examples=30, deadline=None)
 few = settings(max_examples=20, deadline=None)
 plain = layer_problems(bounds=(np.inf,))
 
