@@ -141,7 +141,7 @@ def train_epoch(
         if subject.average:
             subject.average.update()
         place = replace(place, step=place.step + 1, loss=place.loss + loss)
-        watch(place, subject)
         if method and method.done:
-            break
+            break  # before a checkpoint in mid-epoch: the epoch ends here
+        watch(place, subject)
     return place

@@ -250,3 +250,20 @@ def test_a_learning_rate_that_overflows_is_said_in_one_line(tmp_path):
         train(given)
     network, *_ = checkpoint.load_generation(tmp_path / "wild/last")
     assert all(bool(torch.isfinite(p).all()) for p in network.parameters())
+
+
+def test_no_state_is_saved_between_a_method_s_end_and_that_of_its_epoch(tmp_path, monkeypatch):
+    """From such a state the epoch's line in the metrics would be missing."""
+    saved, save = [], Run._save
+
+    def noting(self, place):
+        saved.append((place.phase, place.step, self.method.done))
+        save(self, place)
+
+    monkeypatch.setattr(Run, "_save", noting)
+    words = ["checkpoint_steps=1", "reference=false", "pretrain.epochs=0", "regularize.epochs=4"]
+    train(config("spr", tmp_path, "done", *words, "method.lam=0.1", "method.growth=2"))
+    regularize = [(step, done) for phase, step, done in saved if phase == "regularize"]
+    assert len(regularize) < 4 * 10  # the phase ended early
+    assert (0, True) in regularize
+    assert not [step for step, done in regularize if done and step > 0]
