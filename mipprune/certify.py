@@ -44,6 +44,8 @@ def certify(
 ) -> dict[str, Any]:
     """Certificates of the layers of a pruned network.
 
+    Those of a run are also written to its ``certificate.json``, which ``mipprune report`` shows.
+
     Parameters
     ----------
     run : Path
@@ -58,11 +60,11 @@ def certify(
     -------
     dict
         ``method``, ``pruned`` and ``dense`` (folders), ``images``, ``seconds``, and ``layers``, a
-        list of: ``layer``, ``groups``, ``kept``, ``objective`` (of the choice made, as a share of
-        the output's variance, as all errors here), ``best`` (of the best choice found), ``bound``
-        (no choice of this size is below it), ``worse`` (objective over best, less 1), ``gap``
-        (objective to bound, relative), ``best_gap`` (best to bound), ``support``, ``nodes``,
-        ``seconds``.
+        list of: ``layer``, ``method``, ``groups``, ``kept``, ``objective`` (of the choice made, as
+        a share of the output's variance, as all errors here), ``best`` (of the best choice found),
+        ``bound`` (no choice of this size is below it), ``worse`` (objective over best, less 1),
+        ``gap`` (objective to bound, relative), ``best_gap`` (best to bound), ``support``,
+        ``nodes``, ``seconds``.
 
     Raises
     ------
@@ -112,8 +114,8 @@ def certify(
                 f"{layer.name}: {row['worse']:.1%} worse than the best choice found, which is "
                 f"proved within {row['best_gap']:.1%}"
             )
-            layers.append({"layer": layer.name, **row})
-    return {
+            layers.append({"layer": layer.name, "method": pair.method, **row})
+    found = {
         "method": pair.method,
         "pruned": str(pair.pruned_folder),
         "dense": str(pair.dense_folder),
@@ -121,6 +123,9 @@ def certify(
         "layers": layers,
         "seconds": time.perf_counter() - start,
     }
+    if dense is None:
+        checkpoint.write_json(run / "certificate.json", found)
+    return found
 
 
 def certify_choice(

@@ -1,5 +1,6 @@
 """Certificates against enumeration; kept channels found again in the weights."""
 
+import json
 from itertools import combinations
 
 import numpy as np
@@ -18,6 +19,7 @@ from mipprune.config import CertifyConfig, configure
 from mipprune.data import load
 from mipprune.groups import find_groups
 from mipprune.matching import match
+from mipprune.report.run_folder import read_run
 from mipprune.sites import calibrate, layer_problem, reader_weights
 from mipprune.surgery import prune
 
@@ -98,4 +100,7 @@ def test_the_command_prints_draws_and_writes(pair, tmp_path):
     assert found.exit_code == 0, found.exception
     assert "layer1.0.conv2" in found.output
     assert (tmp_path / "c.png").stat().st_size > 1000
-    assert (tmp_path / "c.json").is_file()
+    (folder / "config.yaml").write_text("{}")
+    shown = read_run(folder).certificate  # what the report of the run has
+    assert shown == tuple(json.loads((tmp_path / "c.json").read_text())["layers"])
+    assert {row["layer"] for row in shown} >= {"layer1.0.conv2", "layer3.0.conv2"}
