@@ -10,12 +10,13 @@ and can be above it. Images are random. On a GPU every time is from one synchron
 so that launches which would hide behind the step count in full.
 
     python benchmarks/regularizer.py [--model resnet56] [--batch 128] [--device auto]
-        [--precision float32] [--threads 1 2] [--rounds 30] [--record]
+        [--precision float32 bfloat16] [--threads 1 2] [--rounds 30] [--record]
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import time
 from collections.abc import Callable
@@ -66,7 +67,9 @@ def main() -> None:
     parser.add_argument("--model", default="resnet56")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument(
+        "--precision", choices=["float32", "bfloat16"], nargs="+", default=["float32"]
+    )
     parser.add_argument("--threads", type=int, nargs="+", default=[torch.get_num_threads()])
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument(
@@ -75,20 +78,23 @@ def main() -> None:
     arguments = parser.parse_args()
     device = pick_device(arguments.device)
     results = []
-    for threads in arguments.threads:
+    for precision, threads in itertools.product(arguments.precision, arguments.threads):
         torch.set_num_threads(threads)
-        results.append({"threads": threads, **measure(arguments, device)})
+        measured = measure(arguments, device, precision)
+        results.append({"precision": precision, "threads": threads, **measured})
         _print(results[-1], arguments)
     if arguments.record:
         kind = "gpu" if device.type == "cuda" else "cpu"
-        setting = {k: getattr(arguments, k) for k in ("model", "batch", "precision", "rounds")}
+        setting = {k: getattr(arguments, k) for k in ("model", "batch", "rounds")}
         write_json(
             Path(f"benchmarks/results/regularizer-{kind}.json"),
             {"environment": environment(), "setting": setting, "result": results},
         )
 
 
-def measure(arguments: argparse.Namespace, device: torch.device) -> dict[str, object]:
+def measure(
+    arguments: argparse.Namespace, device: torch.device, precision: str
+) -> dict[str, object]:
     """Medians of all ways on one network: seconds, shares of a step, images/s."""
     torch.manual_seed(0)
     shape = SHAPES.get(arguments.model, (3, 32, 32))
@@ -98,7 +104,7 @@ def measure(arguments: argparse.Namespace, device: torch.device) -> dict[str, ob
     images = images.contiguous(memory_format=torch.channels_last)
     labels = torch.randint(10, (arguments.batch,), device=device)
     optimizer = torch.optim.SGD(network.parameters(), RATE, 0.9)
-    half = arguments.precision == "bfloat16"
+    half = precision == "bfloat16"
 
     def step():
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
@@ -202,7 +208,7 @@ def _wait(device: torch.device) -> None:
 
 def _print(result: dict, arguments: argparse.Namespace) -> None:
     print(
-        f"{arguments.model}, batch {arguments.batch}, {arguments.precision}, "
+        f"{arguments.model}, batch {arguments.batch}, {result['precision']}, "
         f"{result['threads']} threads, {result['bandwidth'] / 1e9:.1f} GB/s"
     )
     for row in result["rows"]:
