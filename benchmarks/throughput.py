@@ -22,7 +22,6 @@ import argparse
 import json
 import random
 import statistics
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -40,9 +39,8 @@ from mipprune.checkpoint import write_json
 from mipprune.config import Config, configure, read_recipe
 from mipprune.data import Memory
 from mipprune.data.sources import IMAGENET_MEAN, IMAGENET_STD, Source
-from mipprune.engine.folder import RunFolder
 from mipprune.engine.loop import Place, train_epoch
-from mipprune.engine.run import Run
+from mipprune.engine.setup import Setup
 from mipprune.evaluate import count
 from mipprune.networks import pick_device
 from mipprune.ranks import Ranks
@@ -59,11 +57,10 @@ class Paused(Exception):
 class Ours:
     """Our loop, step by step: images and labels that it is given, a method, a network."""
 
-    def __init__(self, run: Run):
-        self.run, self.batch = run, run.config.data.batch
-        self.steps_of_epoch = run.data.steps(self.batch)
-        self.epoch = 0
-        run._attach(run.network)
+    def __init__(self, setup: Setup):
+        self.setup, self.batch, self.epoch = setup, setup.config.data.batch, 0
+        network = setup.network()
+        self.subject = setup.regularized(network, *setup.structure(network), _nothing_to_remove)
 
     def seconds(self, steps: int) -> float:
         """Of ``steps`` steps, after two that warm up."""
@@ -71,21 +68,21 @@ class Ours:
 
         def watch(place, subject):
             if len(moments) == 0 and place.step == 2:
-                moments.append(_now(self.run.device))
+                moments.append(_now(self.setup.device))
             if place.step == steps + 2:
-                moments.append(_now(self.run.device))
+                moments.append(_now(self.setup.device))
                 raise Paused
 
         with suppress(Paused):
             train_epoch(
-                self.run.subject,
-                self.run.data,
-                self.run.config.regularize,
+                self.subject,
+                self.setup.data,
+                self.setup.config.regularize,
                 Place("regularize", self.epoch),
                 batch=self.batch,
                 mixup=0.0,
                 seed=0,
-                ranks=self.run.ranks,
+                ranks=self.setup.ranks,
                 watch=watch,
             )
         self.epoch += 1
@@ -93,34 +90,34 @@ class Ours:
 
     def data_seconds(self, steps: int) -> float:
         """Of making as many batches alone."""
-        batches = self.run.data.train_batches(self.batch, 0, self.epoch)
+        batches = self.setup.data.train_batches(self.batch, 0, self.epoch)
         next(batches)
-        start = _now(self.run.device)
+        start = _now(self.setup.device)
         for _, _ in zip(range(steps), batches, strict=False):
             pass
-        return _now(self.run.device) - start
+        return _now(self.setup.device) - start
 
 
 class Plain:
     """The loop of a tutorial: DataLoader, eager step; perhaps a pruner's regularizer."""
 
-    def __init__(self, run: Run, workers: int, regularize: bool):
-        self._run, self._half = run, run.config.precision == "bfloat16"
-        self.network = run._initial().to(memory_format=torch.contiguous_format)
+    def __init__(self, setup: Setup, workers: int, regularize: bool):
+        self._device, self._half = setup.device, setup.config.precision == "bfloat16"
+        self.network = setup.network().to(memory_format=torch.contiguous_format)
         self._optimizer = torch.optim.SGD(self.network.parameters(), 0.01, 0.9, weight_decay=5e-4)
         self._loader = DataLoader(
-            Images(run.data),
-            run.config.data.batch,
+            Images(setup.data),
+            setup.config.data.batch,
             shuffle=True,
             drop_last=True,
             num_workers=workers,
             persistent_workers=workers > 0,
-            pin_memory=run.device.type == "cuda",
+            pin_memory=setup.device.type == "cuda",
         )
         self._batches = self._endless()
         self._pruner = None
         if regularize:
-            example = torch.zeros(2, *run.data.shape, device=run.device)
+            example = torch.zeros(2, *setup.data.shape, device=setup.device)
             importance = tp.importance.GroupMagnitudeImportance(p=2)
             self._pruner = tp.pruner.GroupNormPruner(
                 self.network, example, importance, reg=1e-4, pruning_ratio=0.5
@@ -134,7 +131,7 @@ class Plain:
 
     def seconds(self, steps: int) -> float:
         """Of ``steps`` steps, after two that warm up."""
-        device = self._run.device
+        device = self._device
         for step in range(steps + 2):
             if step == 2:
                 start = _now(device)
@@ -202,15 +199,14 @@ def main() -> None:
 
 def measure(given: argparse.Namespace) -> dict:
     """Medians of all ways and their ratios."""
-    with tempfile.TemporaryDirectory() as runs:
-        run = _run(given, runs)
+    setup = _setup(given)
     contestants = {
-        "ours": Ours(run),
-        "plain": Plain(run, given.workers, regularize=False),
-        "torch-pruning": Plain(run, given.workers, regularize=True),
+        "ours": Ours(setup),
+        "plain": Plain(setup, given.workers, regularize=False),
+        "torch-pruning": Plain(setup, given.workers, regularize=True),
     }
     times: dict[str, list[float]] = {name: [] for name in [*contestants, "data", "matrix"]}
-    matrix = torch.randn(MATRIX, MATRIX, device=run.device)
+    matrix = torch.randn(MATRIX, MATRIX, device=setup.device)
     matrix = matrix.bfloat16() if given.precision == "bfloat16" else matrix
     for number in range(given.rounds + 1):
         for name, contestant in contestants.items():
@@ -218,12 +214,12 @@ def measure(given: argparse.Namespace) -> dict:
             if number:  # warm
                 times[name].append(seconds)
         times["data"].append(contestants["ours"].data_seconds(given.steps) / given.steps)
-        start = _now(run.device)
+        start = _now(setup.device)
         matrix @ matrix
-        times["matrix"].append(_now(run.device) - start)
+        times["matrix"].append(_now(setup.device) - start)
     peak = 2 * MATRIX**3 / min(times["matrix"])
     # a multiply-accumulate is two operations; the backward pass takes twice the forward pass's
-    work = 3 * 2 * count(run.network, run.data.shape)["macs"] * given.batch
+    work = 3 * 2 * count(contestants["plain"].network, setup.data.shape)["macs"] * given.batch
     medians = {name: statistics.median(seconds) for name, seconds in times.items()}
     ratios = {
         name: statistics.median(a / b for a, b in zip(times[name], times["ours"], strict=True))
@@ -240,28 +236,28 @@ def measure(given: argparse.Namespace) -> dict:
     }
 
 
-def _run(given: argparse.Namespace, runs: str) -> Run:
+def _setup(given: argparse.Namespace) -> Setup:
     words = [f"model.name={given.model}", f"data.batch={given.batch}", f"device={given.device}"]
-    words += [f"precision={given.precision}", f"compile={given.compile}", f"runs={runs}"]
+    words += [f"precision={given.precision}", f"compile={given.compile}"]
     words += ["regularize.epochs=1000", "init="]
     if given.model in LARGE:
         words += ["model.shortcut="]
     words += [f"data.path={given.data}"] if given.data else []
     config = configure(Config, read_recipe("cifar10-resnet56-spr"), words)
-    ranks = Ranks()
-    kind = Generated if given.model in LARGE else Run
-    return kind(config, RunFolder(config, ranks), ranks)
+    return Setup(config, Ranks(), generated(config) if given.model in LARGE else None)
 
 
-class Generated(Run):
-    """A run on random images of ImageNet's size, which lie on the device."""
+def generated(config: Config) -> Memory:
+    """Random images of ImageNet's size, which lie on the device."""
+    images = torch.randint(256, (GENERATED, 3, 224, 224), dtype=torch.uint8)
+    labels = torch.randint(1000, (GENERATED,))
+    train, test = (images, labels), (images[:8], labels[:8])
+    source = Source("generated", train, test, 1000, IMAGENET_MEAN, IMAGENET_STD, 4, True)
+    return Memory(source, pick_device(config.device))
 
-    def _load_data(self) -> Memory:
-        images = torch.randint(256, (GENERATED, 3, 224, 224), dtype=torch.uint8)
-        labels = torch.randint(1000, (GENERATED,))
-        train, test = (images, labels), (images[:8], labels[:8])
-        source = Source("generated", train, test, 1000, IMAGENET_MEAN, IMAGENET_STD, 4, True)
-        return Memory(source, self.device)
+
+def _nothing_to_remove(kept: np.ndarray) -> None:
+    raise RuntimeError("SPR gives nothing up on the way")
 
 
 def _now(device: torch.device) -> float:

@@ -9,7 +9,8 @@ from torch import nn
 
 from mipprune.config import Config
 from mipprune.engine.folder import RunFolder
-from mipprune.engine.run import PHASES, Run
+from mipprune.engine.run import Run
+from mipprune.engine.setup import PHASES
 from mipprune.evaluate import count
 from mipprune.ranks import Ranks
 
@@ -38,15 +39,15 @@ def plan(config: Config) -> dict[str, Any]:
     if target := config.budget.target():
         unit, share = target
         budget = {"unit": unit, "share": share, "count": round(share * size[unit])}
-    steps = run.data.steps(config.data.batch)
-    epochs = {phase: run.schedule(phase).epochs for phase in PHASES}
+    steps = run.setup.steps
+    epochs = {phase: run.setup.schedule(phase).epochs for phase in PHASES}
     return {
         "model": config.model.name,
         "data": config.data.name,
         "images": {"train": run.data.train_size, "test": run.data.test_size},
         "method": config.method.name,
         "granularity": config.granularity,
-        "device": str(run.device),
+        "device": str(run.setup.device),
         **size,
         "groups": run.groups.count,
         "layers": {name: len(group) for name, group in run.groups.layers.items()},

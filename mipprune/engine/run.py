@@ -19,28 +19,19 @@ import numpy as np
 import torch
 from torch import nn
 
-from formulations.errors import InputError
 from mipprune.config import Config, PhaseConfig
 from mipprune.cost import Cost
-from mipprune.data import Data, load
-from mipprune.ema import Average
 from mipprune.engine import state
-from mipprune.engine.backward import Passes
-from mipprune.engine.batchnorm import synchronise
 from mipprune.engine.folder import RunFolder
 from mipprune.engine.guard import Diverged, Guard, Search, describe
-from mipprune.engine.loop import Place, Subject, train_epoch
+from mipprune.engine.loop import Place, train_epoch
 from mipprune.engine.progress import Progress, Silent
+from mipprune.engine.setup import PHASES, Setup
 from mipprune.evaluate import accuracy, count, measure
-from mipprune.granularity import find_structure
 from mipprune.groups import find_groups
 from mipprune.links import Masks, masks_of, sparsity
-from mipprune.methods import Task, create
-from mipprune.networks import make_network, pick_device
 from mipprune.ranks import Ranks, join_ranks
 from mipprune.surgery import Removal, prune, prune_optimizer, recalibrate
-
-PHASES = ("reference", "pretrain", "regularize", "finetune")
 
 
 def train(config: Config, resume: bool = False) -> dict[str, Any]:
@@ -82,21 +73,12 @@ class Run:
 
     def __init__(self, config: Config, folder: RunFolder, ranks: Ranks, resume: bool = False):
         self.config, self.folder, self.ranks, self.resume = config, folder, ranks, resume
-        self.device = pick_device(config.device)
-        self.data = self._load_data()
-        self._check_batch()
-        self.passes = Passes(
-            ranks,
-            accumulate=config.accumulate,
-            label_smoothing=config.optimizer.label_smoothing,
-            precision=config.precision,
-            compile=config.compile,
-        )
-        network = self._initial()
-        self._structure(network)
-        self._attach(network)  # checks method and budget before anything is written
+        self.setup = Setup(config, ranks)
+        self.data = self.setup.data
+        self.network = self.setup.network()
+        self.groups, self.cost = self.setup.structure(self.network)
+        self._attach(self.network)  # checks method and budget before anything is written
         self.method.detach()
-        self.network = network
         self.place = Place(PHASES[0])
         self.seconds = 0.0
         self.facts: dict[str, Any] = {"layers": {n: len(g) for n, g in self.groups.layers.items()}}
@@ -110,11 +92,12 @@ class Run:
         torch.backends.cudnn.benchmark = True
         progress = Progress if self.ranks.first else Silent
         try:
-            with progress(self.folder.path, self._steps(), self.config.data.batch) as self.progress:
+            steps = self.setup.epochs() * self.setup.steps
+            with progress(self.folder.path, steps, self.config.data.batch) as self.progress:
                 self.guard = Guard(
                     self.config.checkpoint_steps,
                     self.ranks,
-                    self.device,
+                    self.setup.device,
                     self.progress.advance,
                     self._save,
                 )
@@ -136,31 +119,17 @@ class Run:
         for phase in PHASES[PHASES.index(self.place.phase) :]:
             if phase != self.place.phase:
                 self._enter(phase)
-            self._train_phase(self.schedule(phase))
+            self._train_phase(self.setup.schedule(phase))
             self._leave(phase)
         return self._finish()
 
     # ---- phases -------------------------------------------------------------------------------
 
-    def schedule(self, phase: str) -> PhaseConfig:
-        """Length and learning rates. The reference's: those of the regularize phase where it is
-        the only one, else of the shape of the fine-tune schedule, from the first phase's rate."""
-        config = self.config
-        if phase != "reference":
-            return getattr(config, phase)
-        if not config.reference or config.init:
-            return PhaseConfig(epochs=0)
-        first = config.pretrain if config.pretrain.epochs else config.regularize
-        last = config.finetune if config.finetune.epochs else config.regularize
-        epochs = config.pretrain.epochs + config.regularize.epochs + config.finetune.epochs
-        shape = {"schedule": last.schedule, "milestones": last.milestones}
-        return PhaseConfig(epochs=epochs, lr=first.lr, warmup=first.warmup, **shape)
-
     def _enter(self, phase: str) -> None:
         if phase == "pretrain":
-            self.network = self._initial()  # a reference has trained it
+            self.network = self.setup.network()  # a reference has trained it
         if phase in ("reference", "pretrain"):
-            self._plain(self.network)
+            self.subject = self.setup.plain(self.network)
         elif phase == "regularize":
             self._attach(self.subject.network)
         self._save(Place(phase))
@@ -168,19 +137,21 @@ class Run:
     def _leave(self, phase: str) -> None:
         if self.subject.average:
             self.subject.average.copy_to(self.subject.network)
-        if phase == "reference" and self.schedule(phase).epochs:
+        if phase == "reference" and self.setup.schedule(phase).epochs:
             self._measure_dense(self.subject.network)
         elif phase == "pretrain" and not self.dense:
             self._measure_dense(self.subject.network)
-            if not self.trained:
+            if not self.setup.trained:
                 self.dense["accuracy"] = None  # these are random weights: nothing to compare with
         elif phase == "regularize":
             self._remove()
 
-    def _plain(self, network: nn.Module) -> None:
-        """Train the network as it is, without the method."""
-        network = self._synchronised(network)
-        self.subject = self._subject(network, self._sgd(network), average=self._average(network))
+    def _attach(self, network: nn.Module) -> None:
+        """The method on the network, as it is now."""
+        self.subject = self.setup.regularized(
+            *(network, self.groups, self.cost, self._remove_on_the_way, self.resume)
+        )
+        self.method = self.subject.method
 
     def _measure_dense(self, network: nn.Module) -> None:
         size = self._save_model("dense", network)
@@ -226,7 +197,7 @@ class Run:
         """What the method gives up goes, and the method with it."""
         before = accuracy(self.subject.network, self.data, self.ranks)
         self._save_model("regularized", self.subject.network)
-        kept = self.ranks.of_first(self.method.select(), self.device)
+        kept = self.ranks.of_first(self.method.select(), self.setup.device)
         facts = self.method.facts()
         masks = None
         if self.config.granularity == "link":
@@ -237,15 +208,13 @@ class Run:
             left = {name: len(group) for name, group in self.groups.layers.items()}
         self.method.detach()
         network, optimizer = self.subject.network, self.subject.optimizer
-        if not isinstance(optimizer, torch.optim.SGD):
-            optimizer = self._sgd(network)  # the method's own has done
         if self.config.recalibrate:
             images = self.data.sample(self.config.recalibrate)
             recalibrate(network, images.split(self.config.data.batch))
-        network = self._synchronised(network)
-        self.subject = self._subject(
-            network, optimizer, masks=masks, average=self._average(network)
-        )
+        # a method's own optimizer has done
+        plain = optimizer if isinstance(optimizer, torch.optim.SGD) else None
+        self.subject = self.setup.plain(network, plain, masks)
+        network = self.subject.network
         self.facts = {
             "accuracy_regularized": before,
             "accuracy_removed": accuracy(network, self.data, self.ranks),
@@ -254,7 +223,7 @@ class Run:
             },
             **facts,
         }
-        size = count(network, self.data.shape, self.sparse)
+        size = count(network, self.data.shape, self.setup.sparse)
         self.progress.say(
             phase="remove",
             epoch=0,
@@ -266,24 +235,24 @@ class Run:
         """Physical removal: network, optimizer and groups get smaller."""
         network = self.subject.network
         kept = self.groups.settle(kept)
-        smaller = self._place_on_device(prune(network, self.groups, kept))
+        smaller = self.setup.on_device(prune(network, self.groups, kept))
         prune_optimizer(self.subject.optimizer, network, smaller, Removal(self.groups, kept))
         self.groups = self.groups.shrink(kept)
         self.subject.network = smaller
         return kept
 
     def _remove_on_the_way(self, kept: np.ndarray) -> None:
-        kept = self._shrink(self.ranks.of_first(kept, self.device))
+        kept = self._shrink(self.ranks.of_first(kept, self.setup.device))
         network = self.subject.network
         self.cost = Cost(network, self.groups, self.data.shape)
-        network = self._synchronised(network)
-        self.method.follow(self._task(network), kept)
+        network = self.setup.synchronised(network)
+        self.method.follow(self.setup.task(network, self.groups, self.cost, self.resume), kept)
         self.subject.replace(network)
 
     def _finish(self) -> dict[str, Any]:
         network = self.subject.network
         size = self._save_model("pruned", network)
-        pruned = measure(network, self.data, size, self.sparse, self.ranks)
+        pruned = measure(network, self.data, size, self.setup.sparse, self.ranks)
         target = self.config.budget.target()
         result = {
             "dense": self.dense,
@@ -294,7 +263,7 @@ class Run:
             "seconds": self._elapsed(),
             "budget": dict([target]) if target else None,
             "kept": {unit: pruned[unit] / self.dense[unit] for unit in ("macs", "params")},
-            "device": self._device_name(),
+            "device": self.setup.device_name(),
             "folder": str(self.folder.path),
             **self.facts,
         }
@@ -302,124 +271,20 @@ class Run:
         self.ranks.barrier()
         return result
 
-    # ---- parts --------------------------------------------------------------------------------
-
-    @property
-    def sparse(self) -> bool:
-        """Whether single weights are pruned: then zeros count as nothing."""
-        return self.config.granularity == "link"
-
-    @property
-    def trained(self) -> bool:
-        """Whether the regularize phase starts from trained weights."""
-        return bool(self.config.init) or self.config.pretrain.epochs > 0
-
-    def _load_data(self) -> Data:
-        return load(**self.config.data.source(), device=self.device)
-
-    def _check_batch(self) -> None:
-        batch, parts = self.config.data.batch, self.ranks.world * self.config.accumulate
-        if batch > self.data.train_size:
-            raise InputError(f"data.batch={batch} is more than the {self.data.train_size} images")
-        if batch % parts:
-            raise InputError(
-                f"data.batch={batch} cannot be divided into {self.ranks.world} processes × "
-                f"accumulate={self.config.accumulate} equal parts"
-            )
-
-    def _initial(self) -> nn.Module:
-        """The network at its first weights."""
-        torch.manual_seed(self.config.seed)
-        return self._place_on_device(make_network(self.config, self.data))
-
-    def _place_on_device(self, network: nn.Module) -> nn.Module:
-        """On the device, in the memory format that its convolutions are fastest in."""
-        return network.to(self.device, memory_format=torch.channels_last)
-
-    def _structure(self, network: nn.Module) -> None:
-        config = self.config
-        self.groups, self.cost = find_structure(
-            network, self.data.shape, config.granularity, config.protect
-        )
-
-    def _task(self, network: nn.Module) -> Task:
-        config = self.config
-        return Task(
-            network,
-            self.groups,
-            self.cost,
-            self.data,
-            config.budget,
-            config.optimizer,
-            granularity=config.granularity,
-            steps=config.regularize.epochs * self.data.steps(config.data.batch),
-            batch=config.data.batch,
-            trained=self.trained,
-            seed=config.seed,
-            resumed=self.resume,
-            ranks=self.ranks,
-        )
-
-    def _attach(self, network: nn.Module) -> None:
-        """The method on the network, as it is now."""
-        network = self._synchronised(network)  # first: a method may hook into its modules
-        self.method = create(self.config.method, self._task(network))
-        own = self.method.optimizer(network.parameters())
-        self.subject = self._subject(
-            network,
-            self._sgd(network) if own is None else own,
-            method=self.method,
-            remove=self._remove_on_the_way,
-        )
-
-    def _subject(self, network: nn.Module, optimizer, **parts) -> Subject:
-        return Subject(network, optimizer, self.passes, **parts)
-
-    def _synchronised(self, network: nn.Module) -> nn.Module:
-        """Its parameters stay the same objects."""
-        if self.config.sync_batchnorm and self.ranks.world > 1:
-            return synchronise(network, self.device)
-        return network
-
-    def _average(self, network: nn.Module) -> Average | None:
-        decay = self.config.optimizer.ema
-        return None if decay is None else Average(network, decay)
-
-    def _sgd(self, network: nn.Module) -> torch.optim.Optimizer:
-        options = self.config.optimizer
-        return torch.optim.SGD(
-            network.parameters(),
-            lr=self.config.regularize.lr,
-            momentum=options.momentum,
-            nesterov=options.nesterov and options.momentum > 0,
-            weight_decay=options.weight_decay,
-            fused=self.device.type == "cuda",
-        )
-
-    def _steps(self) -> int:
-        epochs = sum(self.schedule(phase).epochs for phase in PHASES)
-        return epochs * self.data.steps(self.config.data.batch)
-
     def _elapsed(self) -> float:
         return self.seconds + time.perf_counter() - self.started
-
-    def _device_name(self) -> str:
-        ranks = f"{self.ranks.world} × " if self.ranks.world > 1 else ""
-        if self.device.type == "cuda":
-            return ranks + torch.cuda.get_device_name(self.device)
-        return f"{ranks}{self.device.type}, {torch.get_num_threads()} threads"
 
     # ---- saving and resuming --------------------------------------------------------------------
 
     def _save_model(self, name: str, network: nn.Module) -> int:
-        zeros = sparsity(network) if self.sparse and name == "pruned" else None
+        zeros = sparsity(network) if self.setup.sparse and name == "pruned" else None
         return self.folder.save_model(name, network, zeros)
 
     def _save(self, place: Place) -> None:
         self.place = replace(place, loss=self._mean_loss(place))
         method = self.method.state_dict() if place.phase == "regularize" else {}
         tensors, plain = state.pack(self.subject, method)
-        numbered = place.phase == "regularize" and not self.sparse
+        numbered = place.phase == "regularize" and not self.setup.sparse
         self.folder.save_state(
             self.subject.network,
             tensors,
@@ -437,16 +302,18 @@ class Run:
         )
 
     def _mean_loss(self, place: Place) -> float:
-        return float(self.ranks.mean_(torch.as_tensor(place.loss, device=self.device).clone()))
+        return float(
+            self.ranks.mean_(torch.as_tensor(place.loss, device=self.setup.device).clone())
+        )
 
     def _restore(self) -> None:
         network, tensors, plain = self.folder.load_state()
-        network = self._place_on_device(network)
+        network = self.setup.on_device(network)
         self.place = Place(**{key: plain[key] for key in ("phase", "epoch", "step", "loss")})
         self.seconds, self.dense, self.facts = plain["seconds"], plain["dense"], plain["facts"]
         if self.place.phase == "regularize":
-            if self.sparse:
-                self._structure(network)
+            if self.setup.sparse:
+                self.groups, self.cost = self.setup.structure(network)
             else:  # of the network as it is by now: the checks were for the whole one
                 groups = find_groups(network, self.data.shape)
                 self.groups = groups.numbered_as(plain["groups"])
@@ -454,11 +321,10 @@ class Run:
             self._attach(network)
             self.method.load_state_dict(state.unpack(self.subject, tensors, plain))
         else:
-            self._plain(network)
+            self.subject = self.setup.plain(network)
             state.unpack(self.subject, tensors, plain)
-        steps = self.data.steps(self.config.data.batch)
-        phases = PHASES[: PHASES.index(self.place.phase)]
-        done = sum(self.schedule(phase).epochs for phase in phases) + self.place.epoch
+        done = self.setup.epochs(PHASES[: PHASES.index(self.place.phase)]) + self.place.epoch
+        steps = self.setup.steps
         self.progress.go_on(plain["progress"], done * steps + self.place.step)
         self.progress.say(phase="resume", epoch=self.place.epoch)
 
@@ -467,7 +333,7 @@ class Run:
         self.resume = True
         self.progress = Silent(self.folder.path, 0, 0)
         self._restore()
-        good, phase = describe(self.place), self.schedule(self.place.phase)
+        good, phase = describe(self.place), self.setup.schedule(self.place.phase)
         search = Search(self.subject.network)
         try:
             self._epoch(phase, search)

@@ -16,7 +16,7 @@ QUICK = ["model.name=resnet8", "model.width=8", "regularize.epochs=2", "finetune
 
 def run(*words, cwd):
     return subprocess.run(
-        [sys.executable, "-m", "mipprune.cli", *map(str, words)],
+        [sys.executable, "-m", "mipprune", *map(str, words)],
         cwd=cwd,
         capture_output=True,
         text=True,

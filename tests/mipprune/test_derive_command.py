@@ -19,7 +19,7 @@ def run(*words):
 def fails(*words) -> str:
     """The one line of an error; exit code 2."""
     result = subprocess.run(
-        [sys.executable, "-m", "mipprune.cli", *words], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "mipprune", *words], capture_output=True, text=True, check=False
     )
     assert result.returncode == 2, result.stderr
     assert result.stderr.count("\n") == 1

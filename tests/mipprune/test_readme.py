@@ -21,7 +21,7 @@ def test_the_python_example_solves_to_optimality(tmp_path):
 def test_the_commands_named_exist(tmp_path):
     for command in set(re.findall(r"^    mipprune (\w+)", README, re.MULTILINE)):
         result = subprocess.run(
-            [sys.executable, "-m", "mipprune.cli", command, "--help"],
+            [sys.executable, "-m", "mipprune", command, "--help"],
             cwd=tmp_path,
             capture_output=True,
             check=False,

@@ -1,0 +1,127 @@
+"""Train and evaluate."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from mipprune.cli.app import (
+    Json,
+    Overrides,
+    app,
+    check_source,
+    check_writable,
+    folder_and_words,
+    write,
+)
+
+
+@app.command(epilog="Example: mipprune train digits-spr budget.macs=0.5 method.lam=0.05 name=half")
+def train(
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="A recipe's name (see: recipes) or a YAML file.")
+    ],
+    overrides: Overrides = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run of this name.")
+    ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Say what would be trained: groups, MACs, steps, memory."),
+    ] = False,
+    json_file: Json = None,
+) -> None:
+    """Train, prune and fine-tune a network as a recipe says.
+
+    SIGTERM and Ctrl-C save the run before it stops (exit code 143, 130); --resume goes on with it.
+    """
+    from mipprune.config import Config, configure, read_recipe
+
+    config = configure(Config, read_recipe(recipe), overrides or [])
+    if config.name is None:
+        config = config.model_copy(update={"name": f"{Path(recipe).stem}-seed{config.seed}"})
+    check_writable(json_file)
+
+    if dry_run:
+        from mipprune.engine.plan import plan
+        from mipprune.report.tables import print_plan
+
+        planned = plan(config)
+        print_plan(planned)
+        write(json_file, planned)
+        return
+
+    from mipprune.engine import Stopped
+    from mipprune.engine import train as run
+    from mipprune.report.tables import print_result
+
+    try:
+        result = run(config, resume)
+    except Stopped as stopped:
+        print(f"mipprune: {stopped}: saved, go on with --resume", file=sys.stderr)
+        raise typer.Exit(128 + stopped.signal) from None
+    if os.environ.get("RANK", "0") == "0":
+        print_result(result)
+        write(json_file, result)
+
+
+@app.command(
+    name="eval",
+    epilog="Examples: mipprune eval runs/digits-spr-seed0 | mipprune eval model=resnet56 "
+    "model.shortcut=A init=resnet56.safetensors data=cifar10",
+)
+def evaluate(
+    words: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Argument(
+            metavar="[RUN] KEY=VALUE",
+            help="A run folder or checkpoint folder, or a model, its weights and data by keys.",
+            show_default=False,
+        ),
+    ] = None,
+    json_file: Json = None,
+) -> None:
+    """Accuracy, MACs, parameters and latency of a network."""
+    from mipprune.config import EvalConfig, configure
+
+    folder, words = folder_and_words(words)
+    config = configure(EvalConfig, {}, words)
+    check_source(folder, config.init)
+    check_writable(json_file)
+
+    from mipprune.evaluate import evaluate_checkpoint, evaluate_weights
+    from mipprune.report.tables import print_measures
+
+    given = {word.partition("=")[0].split(".")[0] for word in words}
+    if folder is None:
+        result = evaluate_weights(config)
+    else:
+        result = evaluate_checkpoint(folder, config, own_data="data" not in given)
+    print_measures({"network": result})
+    write(json_file, result)
+
+
+@app.command(epilog="Example: mipprune recipes")
+def recipes(json_file: Json = None) -> None:
+    """List the recipes that ship."""
+    from mipprune.config import Config, configure, read_recipe, recipe_names
+
+    check_writable(json_file)
+    found = {}
+    for name in recipe_names():
+        config = configure(Config, read_recipe(name))
+        found[name] = {
+            "model": config.model.name,
+            "data": config.data.name,
+            "method": config.method.name,
+            "epochs": sum(p.epochs for p in (config.pretrain, config.regularize, config.finetune)),
+        }
+        typer.echo(
+            f"{name:30} {config.method.name:12} {config.model.name} on {config.data.name}, "
+            f"{found[name]['epochs']} epochs"
+        )
+    write(json_file, found)
