@@ -135,6 +135,8 @@ class Captured(Backward):
         self._images.copy_(images)
         self._labels.copy_(labels)
         self._graph.replay()
+        for parameter, gradient in zip(self._parameters, self._gradients, strict=True):
+            parameter.grad = gradient  # what the graph writes to, whoever took it away
         return self._loss_out
 
     def _clear(self) -> None:
@@ -154,8 +156,10 @@ class Captured(Backward):
                 super().__call__(self._images, self._labels)
         torch.cuda.current_stream().wait_stream(stream)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
+        # other threads go on meanwhile: a DataLoader's pins memory
+        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
             self._loss_out = super().__call__(self._images, self._labels)
+        self._gradients = [parameter.grad for parameter in self._parameters]
         with torch.no_grad():
             for name, buffer in self._network.named_buffers():
                 buffer.copy_(buffers[name])

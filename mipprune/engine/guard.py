@@ -10,6 +10,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 import torch
 from torch import nn
@@ -83,15 +84,26 @@ class Guard:
         if not (look or due):
             return
         self.check(place, subject.network, weights=due)
-        if self._ranks.any(self._signal is not None, self._device):
-            self.stop(place, subject)
-        if due:
+        stopping = self._ranks.any(self._signal is not None, self._device)
+        if stopping:
+            self.check(place, subject.network, weights=True)
+        if stopping or due:
             self._save(place)
+        if stopping:
+            self._stop(place)
 
-    def stop(self, place: Place, subject: Subject) -> None:
-        """Save and raise."""
-        self.check(place, subject.network, weights=True)
-        self._save(place)
+    def heed(self, place: Place) -> None:
+        """At the end of an epoch, which is saved: an epoch may be shorter than a look is far.
+
+        Raises
+        ------
+        Stopped
+            After a signal.
+        """
+        if self._ranks.any(self._signal is not None, self._device):
+            self._stop(place)
+
+    def _stop(self, place: Place) -> NoReturn:
         raise Stopped(self._signal or signal.SIGTERM, describe(place))
 
     def check(self, place: Place, network: nn.Module, weights: bool) -> None:

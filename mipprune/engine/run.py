@@ -165,11 +165,13 @@ class Run:
             start, before = time.perf_counter(), self.place.step
             place = self._epoch(phase, self.guard)
             self.guard.check(place, self.subject.network, weights=True)
-            self.ranks.align(self.subject.network)
-            seconds = time.perf_counter() - start
-            images = (place.step - before) * self.config.data.batch
             subject = self.subject
             seen = subject.average.network if subject.average else subject.network
+            self.ranks.align(subject.network)
+            if subject.average:
+                self.ranks.align(seen)
+            seconds = time.perf_counter() - start
+            images = (place.step - before) * self.config.data.batch
             self.progress.say(
                 phase=place.phase,
                 epoch=place.epoch + 1,
@@ -179,6 +181,7 @@ class Run:
                 **(subject.method.log() if subject.method else {}),
             )
             self._save(Place(place.phase, place.epoch + 1))
+            self.guard.heed(self.place)
 
     def _epoch(self, phase: PhaseConfig, watch) -> Place:
         return train_epoch(
@@ -237,6 +240,7 @@ class Run:
         kept = self.groups.settle(kept)
         smaller = self.setup.on_device(prune(network, self.groups, kept))
         prune_optimizer(self.subject.optimizer, network, smaller, Removal(self.groups, kept))
+        state.lay_out(self.subject.optimizer)
         self.groups = self.groups.shrink(kept)
         self.subject.network = smaller
         return kept
@@ -331,6 +335,7 @@ class Run:
     def _diagnosis(self, error: Diverged) -> RuntimeError:
         """Which step and layer it was: found by a replay from the last checkpoint."""
         self.resume = True
+        self.setup.eager()  # a search looks at numbers in between: a CUDA graph has no in between
         self.progress = Silent(self.folder.path, 0, 0)
         self._restore()
         good, phase = describe(self.place), self.setup.schedule(self.place.phase)

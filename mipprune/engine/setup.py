@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -64,6 +65,10 @@ class Setup:
                 f"data.batch={batch} cannot be divided into {self.ranks.world} processes × "
                 f"accumulate={self.config.accumulate} equal parts"
             )
+
+    def eager(self) -> None:
+        """From now on neither compile nor capture what is trained."""
+        self._passes = replace(self._passes, compile=False, graph=False)
 
     # ---- how long -----------------------------------------------------------------------------
 

@@ -31,7 +31,8 @@ def pack(subject: Subject, method: Mapping[str, Any]) -> tuple[dict[str, torch.T
         tensors["random/cuda"] = torch.cuda.get_rng_state()
     settings = subject.optimizer.param_groups[0]
     return tensors, {
-        "optimizer": {k: v for k, v in settings.items() if isinstance(v, int | float | None)},
+        # flags such as fused are the device's, which may be another one when the run goes on
+        "optimizer": {k: v for k, v in settings.items() if type(v) in (int, float)},
         "method": {key: v for key, v in method.items() if not torch.is_tensor(v)},
     }
 
@@ -46,14 +47,14 @@ def unpack(
         part, _, rest = path.partition("/")
         if part == "optimizer":
             key, _, name = rest.partition("/")
-            weight = parameters[name]
-            subject.optimizer.state[weight][key] = tensor.to(weight.device)
+            subject.optimizer.state[parameters[name]][key] = tensor
         elif part == "method":
             method[rest] = tensor
         elif part == "average":
             average[rest] = tensor
         elif part == "mask":
             keep[rest] = tensor
+    lay_out(subject.optimizer)
     torch.set_rng_state(tensors["random/cpu"])
     if torch.cuda.is_available() and "random/cuda" in tensors:
         torch.cuda.set_rng_state(tensors["random/cuda"])
@@ -64,3 +65,14 @@ def unpack(
     if average:
         subject.average.load_state_dict(average)
     return method
+
+
+def lay_out(optimizer: torch.optim.Optimizer) -> None:
+    """Bring the optimizer's tensors to the device and the memory format of their weights.
+
+    A fused optimizer refuses others.
+    """
+    for weight, entries in optimizer.state.items():
+        for key, value in entries.items():
+            if torch.is_tensor(value) and value.shape == weight.shape:
+                entries[key] = torch.empty_like(weight, dtype=value.dtype).copy_(value)

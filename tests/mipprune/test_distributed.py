@@ -84,10 +84,11 @@ def test_a_batch_in_parts_gives_the_gradients_of_the_whole(tmp_path, doubles):
 
 
 def test_a_failed_rank_is_started_anew_and_the_run_goes_on(tmp_path):
-    """The command line, BatchNorm statistics of each rank's own, one writer."""
+    """The command line, BatchNorm statistics of each rank's own but one average, one writer."""
     script = tmp_path / "dies_once.py"
     script.write_text(
         "import os\n"
+        "import torch\n"
         "from mipprune.engine.run import Run\n"
         "save = Run._save\n"
         "def dying(self, place):\n"
@@ -95,13 +96,18 @@ def test_a_failed_rank_is_started_anew_and_the_run_goes_on(tmp_path):
         "    first = os.environ['TORCHELASTIC_RESTART_COUNT'] == '0'\n"
         "    if first and self.ranks.rank == 1 and place.phase == 'finetune':\n"
         "        os._exit(9)\n"
+        "    if self.subject.average:\n"
+        "        for tensor in self.subject.average.network.state_dict().values():\n"
+        "            first = tensor.clone()\n"
+        "            torch.distributed.broadcast(first, 0)\n"
+        "            assert torch.equal(first, tensor)\n"
         "Run._save = dying\n"
         "from mipprune.cli import main\n"
         "main()\n"
     )
     words = [w for w in SMALL if "reference" not in w and "sync" not in w]
     words += ["reference=false", "name=again", f"runs={tmp_path}", "budget.macs=0.5"]
-    words += ["method.growth=0.2", "method.stabilise=5"]
+    words += ["method.growth=0.2", "method.stabilise=5", "optimizer.ema=0.9"]
     done = torchrun("--max-restarts=1", script, "train", "digits-greg1", *words, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     phases = [line["phase"] for line in lines(tmp_path / "again")]

@@ -194,6 +194,42 @@ def test_a_signal_saves_the_run_at_the_step_where_it_was(whole, monkeypatch):
     same(whole, "spr", "cut-signalled")
 
 
+def test_a_signal_is_heeded_in_epochs_shorter_than_the_steps_between_two_looks(whole, monkeypatch):
+    """As on a GPU or with several processes, which look at every 20th step."""
+
+    def signalled(self, place, loss):
+        if (place.phase, place.epoch, place.step) == ("pretrain", 0, 3):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(guard, "_steps_between_looks", lambda ranks, device: 20)
+        patch.setattr(Progress, "advance", signalled)
+        with pytest.raises(Stopped, match=r"SIGTERM at step 0 of epoch 2 \(pretrain\)"):
+            train(config("spr", whole, "cut-late", "checkpoint_steps=0"))
+    train(config("spr", whole, "cut-late"), resume=True)
+    same(whole, "spr", "cut-late")
+
+
+def test_the_optimizer_s_tensors_lie_in_memory_as_their_weights(cut, monkeypatch):
+    """After a resume and after removal: a GPU's fused optimizer refuses others."""
+    folder, phases, save = cut("cut-laid"), set(), Run._save
+
+    def lies(tensor):
+        return [s for s, size in zip(tensor.stride(), tensor.shape, strict=True) if size > 1]
+
+    def looking(self, place):
+        for weight, entries in self.subject.optimizer.state.items():
+            assert lies(entries["momentum_buffer"]) == lies(weight)
+            phases.add(place.phase)
+        save(self, place)
+
+    monkeypatch.setattr(Run, "_save", looking)
+    *_, state, _ = checkpoint.load_generation(folder / "last")
+    assert not {"fused", "foreach"} & set(state["optimizer"])  # these are of the device
+    train(config("spr", folder.parent, folder.name), resume=True)
+    assert phases == {"regularize", "finetune"}
+
+
 def test_a_full_disk_stops_the_run_and_leaves_it_intact(whole, monkeypatch):
     """Files larger than a quota cannot be written from the fourth checkpoint on."""
     save, saved = checkpoint.save_generation, []
@@ -230,8 +266,16 @@ def test_nan_stops_at_the_last_good_state_and_is_traced_to_its_layer(whole, monk
             with torch.no_grad():
                 self.task.network.get_submodule("layer2.0.conv1").weight[0, 0] = float("nan")
 
+    def looking(self, place, subject):
+        # hooks cannot look into a CUDA graph or compiled code
+        assert not subject.gradients.passes.graph
+        assert not subject.gradients.passes.compile
+        look(self, place, subject)
+
+    look = guard.Search.__call__
     with monkeypatch.context() as patch:
         patch.setattr(guard, "_steps_between_looks", lambda ranks, device: every)
+        patch.setattr(guard.Search, "__call__", looking)
         patch.setattr(Spr, "after_step", poisoned)
         with pytest.raises(RuntimeError) as error:
             train(config("spr", whole, name))
