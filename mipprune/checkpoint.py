@@ -169,6 +169,8 @@ def load_generation(
             return network, tensors, _read_json(place / "state.json"), broken
         except InputError as error:
             broken = broken or str(error)
+        except OSError as error:  # a failing disk
+            broken = broken or f"unreadable checkpoint: {error.filename or place}: {error.strerror}"
     raise InputError(broken or f"no checkpoint at {folder}")
 
 

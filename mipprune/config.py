@@ -376,6 +376,8 @@ def read_recipe(name: str) -> dict[str, Any]:
                 text = file.read()
         except OSError as error:
             raise InputError(f"cannot read the recipe {name}: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise InputError(f"recipe {name} is not text") from None
     elif name in recipe_names():
         text = (resources.files("mipprune.recipes") / f"{name}.yaml").read_text(encoding="utf-8")
     else:

@@ -12,6 +12,7 @@ on the test images.
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,6 +33,8 @@ _FREE = {
     "data.path", "data.workers", "data.decoder",
 }  # fmt: skip
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 class RunFolder:
     """A run's folder; only the first rank writes to it."""
@@ -51,7 +54,7 @@ class RunFolder:
         ------
         InputError
             If the folder exists and is not to be resumed, or is to be resumed and does not, or was
-            begun with other settings.
+            begun with other settings, or has lost its checkpoints.
         """
         there = self.path.exists()
         resume = resume or (self._ranks.restarted and there)
@@ -64,6 +67,11 @@ class RunFolder:
         self._saved = checkpoint.any_generation(self.path / "last")
         if self._saved:
             self._check_settings()
+        elif (self.path / "metrics.jsonl").exists():
+            raise InputError(
+                f"{self.path} has metrics but no checkpoint last/ to go on with: choose another "
+                "name=NAME"
+            )
         self._ranks.barrier()  # all have looked before the first one writes
         return self._saved
 
@@ -122,15 +130,14 @@ class RunFolder:
             checkpoint.write_json(self.path / "result.json", result)
 
     def write_error(self, error: OSError) -> RuntimeError:
-        """What to say when something could not be written."""
-        reason = error.strerror or str(error)
-        where = error.filename or self.path
+        """What to say when something could not be written, or else the system refused."""
+        reason, where = error.strerror or str(error), error.filename or self.path
+        full = error.errno in _FULL
+        what = f"cannot write {where}: {reason}" if full else f"{where}: {reason}"
         if self._saved:
-            return RuntimeError(
-                f"cannot write {where}: {reason}; {self.path}/last is intact: make room and go on "
-                "with --resume"
-            )
-        return RuntimeError(f"cannot write {where}: {reason}; nothing was trained yet")
+            room = "make room and " if full else ""
+            return RuntimeError(f"{what}; {self.path}/last is intact: {room}go on with --resume")
+        return RuntimeError(f"{what}; nothing was trained yet")
 
 
 def _settings(config: Config) -> dict[str, Any]:

@@ -110,6 +110,8 @@ class Progress:
         line = {"phase": phase, "epoch": epoch, "time": time.time(), **numbers}
         with open(self._metrics, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+            file.flush()
+            os.fsync(file.fileno())  # the next checkpoint, which says how much is here, is safe too
         self._lines += 1
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter

@@ -175,9 +175,9 @@ class GReg(Method):
                 self.removed = self._choose()
                 self.stage = "grow"
             return
-        self.factor[self.removed] += given.growth
+        self.factor += given.growth * self.removed.to(self.factor)
         if given.version == 2:
-            self.factor[~self.removed & self._affected] = given.recover
+            self.factor.masked_fill_(~self.removed & self._affected, given.recover)
         if float(self.factor.max()) * _LESS > given.ceiling or self._far_apart():
             self.stage = "stabilise"
             self.done = given.stabilise == 0
@@ -194,9 +194,10 @@ class GReg(Method):
         """Whether in every layer the kept groups are ``magnitude_ratio`` times the other ones."""
         if self.task.granularity == "link":  # as in the official code: there it is not looked at
             return False
-        size, far = self._magnitude(), True
+        # looked at layer by layer: on the CPU, so that a GPU is waited for twice, not for each
+        size, removed, far = self._magnitude().cpu(), self.removed.cpu(), True
         for name, group in self._layers.items():
-            gone = self.removed[group]
+            gone = removed[group]
             if bool(gone.any()) and not bool(gone.all()):
                 of = size[group]
                 ratio = float(of[~gone].mean() / of[gone].mean().clamp(min=1e-30))

@@ -1,5 +1,6 @@
 """No run is lost: kills, signals, damaged checkpoints, a full disk, numbers that are not finite."""
 
+import errno
 import json
 import os
 import random
@@ -17,9 +18,11 @@ from formulations.errors import InputError
 from mipprune import checkpoint
 from mipprune.config import Config, configure, read_recipe
 from mipprune.engine import Stopped, guard, train
+from mipprune.engine.folder import RunFolder
 from mipprune.engine.progress import Progress
 from mipprune.engine.run import Run
 from mipprune.methods.spr import Spr
+from mipprune.ranks import Ranks
 
 SMALL = [
     "model.name=resnet8", "model.width=4", "data.batch=128", "recalibrate=128", "reference=true",
@@ -148,6 +151,43 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(whole, cut, caps
     assert "the checkpoint before" in said
     assert (folder / "last.corrupt").exists()
     same(whole, "spr", folder.name)
+
+
+def test_a_checkpoint_that_the_disk_cannot_read_counts_as_damaged(cut, monkeypatch):
+    folder, read = cut("cut-unreadable"), checkpoint._digest
+
+    def failing(path):
+        if path.parent.name == "last":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return read(path)
+
+    monkeypatch.setattr(checkpoint, "_digest", failing)
+    *_, state, broken = checkpoint.load_generation(folder / "last")
+    assert (state["epoch"], state["step"]) == (1, 4)
+    assert broken == f"unreadable checkpoint: {folder / 'last'}: Input/output error"
+
+
+def test_a_run_that_lost_its_checkpoints_is_not_begun_anew_over_its_results(whole, cut):
+    folder = cut("cut-lost")
+    shutil.rmtree(folder / "last")
+    shutil.rmtree(folder / "last.previous")
+    with pytest.raises(InputError, match=r"has metrics but no checkpoint last/"):
+        train(config("spr", whole, folder.name), resume=True)
+
+
+def test_settings_that_are_no_text_are_said_in_one_line(whole, cut):
+    folder = cut("cut-binary")
+    (folder / "config.yaml").write_bytes(b"\xff\xfe\x98")
+    with pytest.raises(InputError, match=r"config.yaml is not text"):
+        train(config("spr", whole, folder.name), resume=True)
+
+
+def test_only_a_full_disk_is_said_to_need_room(tmp_path):
+    folder = RunFolder(config("spr", tmp_path, "said"), Ranks())
+    for number, words in ((errno.ENOSPC, "cannot write"), (errno.EMFILE, "Too many open files")):
+        said = str(folder.write_error(OSError(number, os.strerror(number))))
+        assert words in said
+        assert ("cannot write" in said) == (number == errno.ENOSPC)
 
 
 def test_with_both_damaged_nothing_is_touched(whole, cut):
