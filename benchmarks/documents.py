@@ -283,26 +283,27 @@ def regularizer(kind: str) -> Callable[[], str]:
                 "--precision bfloat16 --record"
             )
         parts = []
-        setting = record["setting"]
-        for found in record["result"]:
-            rows = [
-                [
-                    row["way"],
-                    f"{row['ms']:.2f}",
-                    f"{percent(row['share'])} %",
-                    f"{percent(row['of_ceiling'], 1)} %" if row["bytes"] else NONE,
-                    f"{row['images_per_second']:,.0f}",
+        for network, measured in record.items():
+            for found in measured["result"]:
+                rows = [
+                    [
+                        row["way"],
+                        f"{row['ms']:.2f}",
+                        f"{percent(row['share'])} %",
+                        f"{percent(row['of_ceiling'], 1)} %" if row["bytes"] else NONE,
+                        f"{row['images_per_second']:,.0f}",
+                    ]
+                    for row in found["rows"]
                 ]
-                for row in found["rows"]
-            ]
-            title = (
-                f"{setting['model']}, batch {setting['batch']}, {found['precision']}, "
-                f"{found['threads']} thread{'s' * (found['threads'] > 1)}, "
-                f"{found['bandwidth'] / 1e9:.1f} GB/s"
-            )
-            parts.append(grid([title, "ms", "of a step", "of the ceiling", "images/s"], rows))
-        rounds = f"; medians of {setting['rounds']} rounds"
-        return "\n\n".join([*parts, provenance(record["environment"], more=rounds)])
+                title = (
+                    f"{network}, {found['precision']}, "
+                    f"{found['threads']} thread{'s' * (found['threads'] > 1)}, "
+                    f"{found['bandwidth'] / 1e9:.1f} GB/s"
+                )
+                parts.append(grid([title, "ms", "of a step", "of the ceiling", "images/s"], rows))
+            rounds = f"; medians of {measured['setting']['rounds']} rounds"
+            parts.append(provenance(measured["environment"], more=rounds))
+        return "\n\n".join(parts)
 
     return make
 
@@ -328,6 +329,9 @@ def throughput(kind: str) -> Callable[[], str]:
                         name,
                         f"{speed:,.0f}",
                         f"{found['times_ours'][name]:.2f}",
+                        f"{percent(found['penalty_share'])} %"
+                        if own and "penalty_share" in found
+                        else NONE,
                         f"{percent(found['data_share'])} %" if own else NONE,
                         f"{percent(found['of_peak'], 0)} %" if own else NONE,
                     ]
@@ -337,6 +341,7 @@ def throughput(kind: str) -> Callable[[], str]:
             "loop",
             "images/s",
             "ours is so many times as fast",
+            "penalty, of a step",
             "making batches, of a step",
             "of peak FLOP/s",
         ]

@@ -7,7 +7,8 @@ together, and the share of the ceiling that is reached: bytes that have to be mo
 read for norms, then read and written; or the weights read again and gradients read and written)
 over the bandwidth of a copy that is measured in the same rounds. Small networks stay in the cache
 and can be above it. Images are random. On a GPU every time is from one synchronisation to the next,
-so that launches which would hide behind the step count in full.
+so that launches which would hide behind the step count in full. The step is the eager one:
+benchmarks/throughput.py has the share of SPR in our own.
 
     python benchmarks/regularizer.py [--model resnet56] [--batch 128] [--device auto]
         [--precision float32 bfloat16] [--threads 1 2] [--rounds 30] [--record]
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import statistics
 import time
 from collections.abc import Callable
@@ -72,9 +74,7 @@ def main() -> None:
     )
     parser.add_argument("--threads", type=int, nargs="+", default=[torch.get_num_threads()])
     parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument(
-        "--record", action="store_true", help="write benchmarks/results/regularizer-DEVICE.json"
-    )
+    parser.add_argument("--record", action="store_true", help="add to the results of the device")
     arguments = parser.parse_args()
     device = pick_device(arguments.device)
     results = []
@@ -86,10 +86,14 @@ def main() -> None:
     if arguments.record:
         kind = "gpu" if device.type == "cuda" else "cpu"
         setting = {k: getattr(arguments, k) for k in ("model", "batch", "rounds")}
-        write_json(
-            Path(f"benchmarks/results/regularizer-{kind}.json"),
-            {"environment": environment(), "setting": setting, "result": results},
-        )
+        file = Path(f"benchmarks/results/regularizer-{kind}.json")
+        record = json.loads(file.read_text()) if file.exists() else {}
+        record[f"{arguments.model}, batch {arguments.batch}"] = {
+            "environment": environment(),
+            "setting": setting,
+            "result": results,
+        }
+        write_json(file, record)
 
 
 def measure(

@@ -2,8 +2,8 @@
 
     ours            data on the device, batched augmentation, channels_last, SPR on the weights;
                     on a GPU one CUDA graph for forward and backward, a fused optimizer
-    no penalty      the same without SPR: the difference is the penalty's share of our step, launches
-                    that hide behind the step counted as little as they cost
+    no penalty      the same without SPR: the difference is the penalty's share of our step, in
+                    which launches that hide behind the step cost nothing
     plain           a DataLoader with one image at a time through Pillow transforms, the eager step
     torch-pruning   the plain loop with GroupNormPruner.regularize after every backward pass
 
