@@ -82,7 +82,8 @@ class GRDA(torch.optim.Optimizer):
         super().__init__(parameters, {**defaults, "steps": 0, "threshold": 0.0})
         self._period, self._groups = period, groups
         everything = self.param_groups[0]["params"]
-        self._accumulating = {r.parameter for r in groups.rows} if groups else set(everything)
+        thresholded = [rows.parameter for rows in groups.rows] if groups else everything
+        self._accumulating = dict.fromkeys(thresholded)  # an ordered set
         self._root = groups.sizes().sqrt() if groups else None
 
     @torch.no_grad()
@@ -92,25 +93,36 @@ class GRDA(torch.optim.Optimizer):
         lr, mu, n = settings["lr"], settings["mu"], settings["steps"]
         settings["threshold"] += settings["c"] * lr ** (0.5 + mu) * ((n + 1) ** mu - n**mu)
         settings["steps"] = n + 1
-        for weight in settings["params"]:
-            state = self.state[weight]
-            if weight in self._accumulating and "accumulator" not in state:
-                state["accumulator"] = weight.detach().clone()
-            if weight.grad is not None:
-                change = weight.grad.add(weight, alpha=settings["weight_decay"]).mul_(-lr)
-                weight.add_(change)
-                if state:
-                    state["accumulator"].add_(change)
+        for weight in self._accumulating:
+            if not self.state[weight]:
+                self.state[weight]["accumulator"] = weight.detach().clone()
+        trained = [weight for weight in settings["params"] if weight.grad is not None]
+        if trained:
+            gradients = [weight.grad for weight in trained]
+            changes = torch._foreach_add(gradients, trained, alpha=settings["weight_decay"])
+            torch._foreach_mul_(changes, -lr)
+            torch._foreach_add_(trained, changes)
+            own = [
+                (self.state[weight]["accumulator"], change)
+                for weight, change in zip(trained, changes, strict=True)
+                if weight in self._accumulating
+            ]
+            if own:
+                torch._foreach_add_(*map(list, zip(*own, strict=True)))
         if settings["steps"] % self._period == 0:
             self._threshold(settings["threshold"])
 
     def _threshold(self, threshold: float) -> None:
         """w = S(a, g)."""
-        for weight in self._accumulating:
-            weight.copy_(self.state[weight]["accumulator"])
-            if self._groups is None:
-                weight.copy_(weight.sign() * (weight.abs() - threshold).clamp(min=0))
-        if self._groups:
+        weights = list(self._accumulating)
+        torch._foreach_copy_(weights, [self.state[weight]["accumulator"] for weight in weights])
+        if self._groups is None:
+            sizes = torch._foreach_abs(weights)
+            torch._foreach_sub_(sizes, threshold)
+            torch._foreach_clamp_min_(sizes, 0)
+            torch._foreach_sign_(weights)
+            torch._foreach_mul_(weights, sizes)
+        else:
             norm = self._groups.norm()
             factor = torch.clamp(1 - threshold * self._root / norm.clamp(min=1e-30), min=0)
             self._groups.scale_(factor)
