@@ -147,8 +147,9 @@ class Captured(Backward):
 
     def _capture(self, images: torch.Tensor, labels: torch.Tensor) -> None:
         self._images, self._labels = images.clone(), labels.clone()
-        # passes in training mode move the BatchNorm statistics
+        # passes in training mode move the BatchNorm statistics, and draw what is dropped out
         buffers = {name: b.clone() for name, b in self._network.named_buffers()}
+        random = torch.cuda.get_rng_state(images.device)
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
@@ -163,3 +164,4 @@ class Captured(Backward):
         with torch.no_grad():
             for name, buffer in self._network.named_buffers():
                 buffer.copy_(buffers[name])
+        torch.cuda.set_rng_state(random, images.device)
