@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import copy
+
+import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 
 class Average:
     """Exponential moving average of a network's weights and statistics.
 
+    Counters, such as BatchNorm's of its batches, are those of the network. Unlike torch's
+    ``AveragedModel`` an update never waits for a GPU.
+
     Parameters
     ----------
     network : nn.Module
+        Its parameters and buffers stay the same objects.
     decay : float
         What the mean keeps of itself at a step.
 
@@ -22,28 +28,44 @@ class Average:
     """
 
     def __init__(self, network: nn.Module, decay: float):
-        self._of = network
-        self._average = AveragedModel(
-            network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True
-        )
+        self.network = copy.deepcopy(network)
+        self._decay, self._steps = decay, 0
+        pairs = list(zip(_tensors(self.network), _tensors(network), strict=True))
+        self._means, self._now = _split(pairs, floating=True)
+        self._counters, self._counted = _split(pairs, floating=False)
 
-    @property
-    def network(self) -> nn.Module:
-        """A copy of the network that holds the means."""
-        return self._average.module
-
+    @torch.no_grad()
     def update(self) -> None:
         """After a step."""
-        self._average.update_parameters(self._of)
+        if self._steps:
+            torch._foreach_lerp_(self._means, self._now, 1 - self._decay)
+        else:
+            torch._foreach_copy_(self._means, self._now)
+        if self._counters:
+            torch._foreach_copy_(self._counters, self._counted)
+        self._steps += 1
 
-    def state_dict(self) -> dict:
+    def state_dict(self) -> dict[str, torch.Tensor]:
         """The means, and how many steps are in them."""
-        return self._average.state_dict()
+        means = {f"mean.{name}": tensor for name, tensor in self.network.state_dict().items()}
+        return {"steps": torch.tensor(self._steps), **means}
 
-    def load_state_dict(self, state: dict) -> None:
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
         """Restore :meth:`state_dict`."""
-        self._average.load_state_dict(state)
+        self._steps = int(state["steps"])
+        self.network.load_state_dict(
+            {k.removeprefix("mean."): v for k, v in state.items() if k != "steps"}
+        )
 
     def copy_to(self, network: nn.Module) -> None:
         """Give a network the means."""
         network.load_state_dict(self.network.state_dict())
+
+
+def _tensors(network: nn.Module) -> list[torch.Tensor]:
+    return [tensor.detach() for tensor in (*network.parameters(), *network.buffers())]
+
+
+def _split(pairs, floating: bool) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    chosen = [pair for pair in pairs if pair[0].is_floating_point() == floating]
+    return [mean for mean, _ in chosen], [now for _, now in chosen]

@@ -38,6 +38,21 @@ def test_the_average_is_that_of_the_definition():
             torch.testing.assert_close(tensor.double(), wanted[name], rtol=1e-5, atol=1e-6)
 
 
+def test_an_update_brings_no_number_to_another_device(monkeypatch):
+    """A copy from the host would make a GPU wait at every step."""
+    network, moved = small_network(), torch.Tensor.to
+
+    def moving(tensor, *given, **more):
+        assert not more
+        assert not any(isinstance(word, torch.device | str) for word in given)
+        return moved(tensor, *given, **more)
+
+    average = Average(network, 0.9)
+    monkeypatch.setattr(torch.Tensor, "to", moving)
+    for _ in range(2):
+        average.update()
+
+
 def test_an_average_goes_on_from_its_state():
     network = small_network(seed=0)
     average = Average(network, 0.9)
