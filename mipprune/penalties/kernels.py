@@ -172,7 +172,8 @@ def _change_block(base, goal, inside, numbers, KIND: tl.constexpr):
     if spikes:
         result += tl.where(size == peak, height * sign, 0)
     if limited:
-        result = tl.minimum(tl.maximum(result, -limit), limit)
+        # by comparisons, which leave NaN as it is: Triton's minimum and maximum would hide it
+        result = tl.where(result > limit, limit, tl.where(result < -limit, -limit, result))
     if add:
         result += tl.load(goal, mask=inside, other=0).to(factor.dtype)
     tl.store(goal, result.to(goal.dtype.element_ty), mask=inside)

@@ -250,6 +250,20 @@ def test_explicit_steps_in_the_box_agree_to_first_order_and_wait_for_nothing(bac
     assert errors[1] < errors[0] / 50
 
 
+@pytest.mark.parametrize("waits", [True, False])
+def test_a_weight_that_is_not_a_number_is_not_hidden_by_the_box(backend, monkeypatch, waits):
+    """Or a run that has diverged would go on."""
+    monkeypatch.setattr(penalties, "asynchronous", lambda device: not waits)
+    for act in (lambda penalty: penalty.prox_(0.1), GroupPenalty.project_):
+        weight = torch.nn.Parameter(torch.ones(3, 5, dtype=torch.float64, device=backend))
+        with torch.no_grad():
+            weight[1, 2] = float("nan")
+        members = [Member("w", 0, np.arange(3), "producer")]
+        act(GroupPenalty({"w": weight}, members, 3, square(0.05, 1.0, 3.0)))
+        assert torch.isnan(weight[1, 2])
+        assert torch.isfinite(weight[[0, 2]]).all()
+
+
 class Refusing(TorchDispatchMode):
     """Fails where a tensor is asked for its value."""
 
