@@ -15,7 +15,7 @@ from numba import njit
 REMOVED, KEPT, FREE = 0, 1, 2
 _CHECK = 3  # sweeps between two looks at the bound
 _PATIENCE = 12  # looks without progress
-_SWAPS = 8  # groups that a swap may drop, the cheapest first
+SWAPS = 8  # groups that a swap may drop, the cheapest first
 
 
 @njit(cache=True)
@@ -269,6 +269,15 @@ def _gains(hessian, cross, price, support, weights, inverse, block, change):
 
 
 @njit(cache=True)
+def changes(hessian, cross, constant, price, chosen, block):
+    """(objective of the best weights on a support (k,), what adding or removing each changes (J,))."""
+    value, weights, inverse = refit(hessian, cross, constant, price, chosen, block)
+    change = np.empty(len(price))
+    _gains(hessian, cross, price, chosen, weights, inverse, block, change)
+    return value, change
+
+
+@njit(cache=True)
 def improve(hessian, cross, constant, price, fixed, support, most, block):
     """One step of a local search: the best single flip, else the best swap.
 
@@ -290,10 +299,8 @@ def improve(hessian, cross, constant, price, fixed, support, most, block):
         The objective, and whether it fell.
     """
     groups = len(support)
-    change = np.empty(groups)
     chosen = np.flatnonzero(support)
-    value, weights, inverse = refit(hessian, cross, constant, price, chosen, block)
-    _gains(hessian, cross, price, chosen, weights, inverse, block, change)
+    value, change = changes(hessian, cross, constant, price, chosen, block)
     best, first, second = -1e-12 * abs(value), -1, -1
     for j in range(groups):
         if fixed[j] != FREE or (not support[j] and len(chosen) >= most):
@@ -308,12 +315,10 @@ def improve(hessian, cross, constant, price, fixed, support, most, block):
             if not support[j] or fixed[j] != FREE:
                 continue
             tried += 1
-            if tried > _SWAPS:
+            if tried > SWAPS:
                 break
             rest = chosen[chosen != j]
-            after, weights, inverse = refit(hessian, cross, constant, price, rest, block)
-            swapped = np.empty(groups)
-            _gains(hessian, cross, price, rest, weights, inverse, block, swapped)
+            after, swapped = changes(hessian, cross, constant, price, rest, block)
             for k in range(groups):
                 if support[k] or fixed[k] != FREE:
                     continue

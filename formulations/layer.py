@@ -363,11 +363,18 @@ class LayerProblem:
 
     def transformed(self, gram: np.ndarray, cross: np.ndarray, term: Term) -> LayerProblem:
         """Another form of this problem, whose data are right by construction and not checked."""
-        other = object.__new__(LayerProblem)
-        fields = {"gram": gram, "cross": cross, "constant": self.constant}
-        for name, value in {**fields, "term": term, "block": self.block}.items():
-            object.__setattr__(other, name, value)
-        return other
+        return LayerProblem.unchecked(gram, cross, self.constant, term, self.block)
+
+    @classmethod
+    def unchecked(
+        cls, gram: np.ndarray, cross: np.ndarray, constant: float, term: Term, block: int
+    ) -> LayerProblem:
+        """A problem whose data are right by construction, as they come from other problems'."""
+        problem = object.__new__(cls)
+        fields = {"gram": gram, "cross": cross, "constant": constant, "term": term, "block": block}
+        for name, value in fields.items():
+            object.__setattr__(problem, name, value)
+        return problem
 
     @cached_property
     def _spectrum(self) -> tuple[np.ndarray, np.ndarray]:

@@ -3,7 +3,8 @@
 For φ = a‖w‖² the objective of a support S is a Schur complement of the Hessian H = G + 2a. Without
 group j it rises by exactly ½⟨W_j, ((H_SS⁻¹)_jj)⁻¹ W_j⟩, W the best weights on S (the formula of
 Optimal Brain Surgeon, Hassibi & Stork 1993, for a group): eliminating one group after another, with
-a rank-b update of inverse and weights each time, traces the error over all numbers of groups.
+a rank-b update of inverse and weights each time, traces the error over all numbers of groups. Where
+several layers read the groups (:mod:`formulations.stack`) the rises of all layers add up.
 """
 
 from __future__ import annotations
@@ -13,18 +14,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from formulations import branch_and_bound
+from formulations.block_descent import SWAPS
 from formulations.blockwise import diagonal_blocks
 from formulations.catalogue import square
 from formulations.errors import InputError
-from formulations.incumbents import Incumbents
 from formulations.layer import LayerProblem
+from formulations.stack import Stack
 
-# rows up to which the best Δ is worth its time, and from which no tree is grown
+# rows up to which the best Δ is worth its time, and from which a layer's groups are not swapped
+# and no tree is grown on a stack
 _SMALL, _LARGE = 300, 1500
 # a price that is none, as a share of c₀: a term's must be positive
 _FREE = 1e-12
 # prices, of the least at which fewer groups would do: the limit on their number shall bind
 _SHARES_OF_SLOPE = (0.5, 0.1, 0.01)
+_ROUNDING = 1e-12  # relative
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,9 +39,9 @@ class Path:
     ----------
     order : (J,) int array
         First removed first.
-    errors : (J + 1, O) array
-        By the number of groups kept, how far loss and shrinkage of every output have risen above
-        those of keeping all.
+    errors : (J + 1,) array
+        By the number of groups kept, how far loss and shrinkage have risen above those of keeping
+        all.
     """
 
     order: np.ndarray
@@ -50,32 +54,41 @@ class Path:
         return mask
 
 
-def eliminate(problem: LayerProblem) -> Path:
-    """Remove the group that costs least, until none is left.
+class _Remainder:
+    """Inverse Hessian and best weights of a layer problem on the groups that are left."""
 
-    Raises
-    ------
-    InputError
-        If φ is not a‖w‖², or the problem has bounds or nested indicators.
-    """
-    if not problem.plain:
-        raise InputError("elimination is for φ = a‖w‖² without bounds or nested indicators")
-    block, groups = problem.block, problem.groups
-    inverse = np.linalg.inv(problem.hessian)
-    weights = inverse @ problem.cross
-    left, order = np.arange(groups), []
-    errors = np.zeros((groups + 1, problem.outputs))
-    for kept in range(groups, 0, -1):
-        blocks = np.linalg.inv(diagonal_blocks(inverse, block))
-        parts = weights.reshape(kept, block, -1)
-        rises = 0.5 * ((blocks @ parts) * parts).sum(axis=1)
-        worst = int(rises.sum(axis=1).argmin())
+    def __init__(self, problem: LayerProblem):
+        self.block = problem.block
+        self.inverse = np.linalg.inv(problem.hessian)
+        self.weights = self.inverse @ problem.cross
+
+    def rises(self) -> np.ndarray:
+        """By how much the objective rises without each of the groups."""
+        self.blocks = np.linalg.inv(diagonal_blocks(self.inverse, self.block))
+        parts = self.weights.reshape(len(self.blocks), self.block, -1)
+        return 0.5 * ((self.blocks @ parts) * parts).sum(axis=(1, 2))
+
+    def remove(self, place: int) -> None:
+        """Take out the group at this place, after :meth:`rises`."""
+        inverse, weights = self.inverse, self.weights
+        own = slice(place * self.block, (place + 1) * self.block)
+        rest = np.r_[0 : own.start, own.stop : len(inverse)]
+        pivot = inverse[rest, own] @ self.blocks[place]
+        self.weights = weights[rest] - pivot @ weights[own]
+        self.inverse = inverse[np.ix_(rest, rest)] - pivot @ inverse[own][:, rest]
+
+
+def eliminate(stack: Stack) -> Path:
+    """Remove the group that costs least, until none is left."""
+    layers = [_Remainder(problem) for problem in stack.problems]
+    left, order = np.arange(stack.groups), []
+    errors = np.zeros(stack.groups + 1)
+    for kept in range(stack.groups, 0, -1):
+        rises = sum(layer.rises() for layer in layers)
+        worst = int(rises.argmin())
         errors[kept - 1] = errors[kept] + rises[worst]
-        own = slice(worst * block, (worst + 1) * block)
-        rest = np.r_[0 : own.start, own.stop : kept * block]
-        pivot = inverse[rest, own] @ blocks[worst]
-        weights = weights[rest] - pivot @ weights[own]
-        inverse = inverse[np.ix_(rest, rest)] - pivot @ inverse[own][:, rest]
+        for layer in layers:
+            layer.remove(worst)
         order.append(int(left[worst]))
         left = np.delete(left, worst)
     return Path(np.array(order), errors)
@@ -107,29 +120,40 @@ class Choice:
         return max(0.0, self.objective - self.bound) / max(self.objective, 1e-300)
 
 
-def objective(problem: LayerProblem, support: np.ndarray) -> float:
-    """Loss and shrinkage of a (J,) support, refitted, without prices."""
-    weights = problem.refit(support)
-    return problem.loss(weights) + float(problem.term.shrinkage(problem.by_group(weights)).sum())
-
-
 def replace_price(problem: LayerProblem, price: float) -> LayerProblem:
     """The same problem with another price, of φ = a‖w‖²; its data are not checked again."""
     term = square(problem.term.ridge, price)
     return problem.transformed(problem.gram, problem.cross, term)
 
 
-def improve(problem: LayerProblem, support: np.ndarray) -> np.ndarray:
-    """Swap groups until no swap of those tried lowers the objective; (J,) bool."""
-    free = replace_price(problem, _FREE * problem.constant)
-    incumbents = Incumbents(free, int(support.sum()), lambda: None)
-    incumbents.begin(support)
-    incumbents.search()
-    return incumbents.support.copy()
+def improve(stack: Stack, support: np.ndarray) -> np.ndarray:
+    """Swap groups until no swap of those tried lowers the objective; (J,) bool.
+
+    Dropped may be those that cost least to drop.
+    """
+    value, change = stack.changes(support)
+    while True:
+        lowest, better = value - _ROUNDING * (abs(value) + stack.constant), None
+        cheapest = [group for group in np.argsort(change, kind="stable") if support[group]]
+        for dropped in cheapest[:SWAPS]:
+            trial = support.copy()
+            trial[dropped] = False
+            without, added = stack.changes(trial)
+            group = int(np.where(support, np.inf, added).argmin())
+            if not support[group] and without + added[group] < lowest:
+                trial[group] = True
+                lowest, better = without + added[group], trial
+        if better is None:
+            return support
+        found, change = stack.changes(better)
+        # a promise counts only if the refit keeps it: rounding must not make the search circular
+        if found >= value - _ROUNDING * (abs(value) + stack.constant):
+            return support
+        value, support = found, better
 
 
 def choose(
-    problem: LayerProblem,
+    stack: Stack,
     kept: int,
     path: Path | None = None,
     start: np.ndarray | None = None,
@@ -142,8 +166,8 @@ def choose(
 
     Parameters
     ----------
-    problem : LayerProblem
-        With φ = a‖w‖². Its prices are left aside.
+    stack : Stack
+        The layers that read the groups.
     kept : int
         Number of groups; having fewer never pays.
     path : Path, optional
@@ -165,29 +189,29 @@ def choose(
     groups would do, by the path, the limit binds and its multiplier is quickly found; where it does
     not, a lower price is tried.
     """
-    path = path or eliminate(problem)
-    if not 0 <= kept <= problem.groups:
-        raise InputError(f"{kept} groups cannot be kept of {problem.groups}")
+    path = path or eliminate(stack)
+    if not 0 <= kept <= stack.groups:
+        raise InputError(f"{kept} groups cannot be kept of {stack.groups}")
     support = path.support(kept)
-    if start is not None and objective(problem, start) < objective(problem, support):
+    if start is not None and stack.objective(start) < stack.objective(support):
         support = start.copy()
-    if kept in (0, problem.groups):
-        value = objective(problem, support)
+    if kept in (0, stack.groups):
+        value = stack.objective(support)
         return Choice(support, value, value)
-    everything = objective(problem, np.ones(problem.groups, bool))
-    large = len(problem.gram) > _LARGE
-    support = support if large else improve(problem, support)
-    if large or nodes == 0:
+    if max(len(problem.gram) for problem in stack.problems) <= _LARGE:
+        support = improve(stack, support)
+    if stack.rows > _LARGE or nodes == 0:
         # more groups are never worse: all that is proved without a tree
-        return Choice(support, objective(problem, support), everything)
-    return _search(problem, support, path, everything, tolerance, nodes, time_limit)
+        everything = stack.objective(np.ones(stack.groups, bool))
+        return Choice(support, stack.objective(support), everything)
+    return _search(stack, support, path, tolerance, nodes, time_limit)
 
 
-def _search(problem, support, path, everything, tolerance, nodes, time_limit) -> Choice:
-    kept = int(support.sum())
-    totals = path.errors.sum(axis=1)
-    slope = float(((totals[:kept] - totals[kept]) / np.arange(kept, 0, -1)).min())
-    value, bound, spent, seconds = objective(problem, support), everything, 0, 0.0
+def _search(stack, support, path, tolerance, nodes, time_limit) -> Choice:
+    kept, problem = int(support.sum()), stack.joined()
+    slope = float(((path.errors[:kept] - path.errors[kept]) / np.arange(kept, 0, -1)).min())
+    value, spent, seconds = stack.objective(support), 0, 0.0
+    bound = stack.objective(np.ones(stack.groups, bool))
     for share in _SHARES_OF_SLOPE:
         price = max(share * slope, _FREE * problem.constant)
         priced = replace_price(problem, price)
@@ -203,7 +227,7 @@ def _search(problem, support, path, everything, tolerance, nodes, time_limit) ->
         bound = max(bound, solution.bound - price * kept)
         spent, seconds = spent + solution.nodes, seconds + solution.seconds
         best, enough = _filled(solution.support, kept, path), solution.kept == kept
-        if (found := objective(problem, best)) < value:
+        if (found := stack.objective(best)) < value:
             value, support = found, best
         if enough or value - bound <= tolerance * value:
             break

@@ -1,4 +1,4 @@
-"""Elimination, choice and proof of so many groups, against enumeration."""
+"""Elimination, choice and proof of so many groups of a stack of layers, against enumeration."""
 
 from itertools import combinations
 
@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from formulations import LayerProblem, square
 from formulations.errors import InputError
-from formulations.selection import choose, eliminate, objective
+from formulations.selection import choose, eliminate, improve
+from formulations.stack import Stack
 
 
 def layer(seed, groups=5, block=2, outputs=3, samples=60):
@@ -17,74 +18,145 @@ def layer(seed, groups=5, block=2, outputs=3, samples=60):
     mixing = generator.standard_normal((groups * block, groups * block))
     inputs = generator.standard_normal((samples, groups * block)) @ mixing
     weights = generator.standard_normal((groups * block, outputs))
-    return LayerProblem.from_data(inputs, inputs @ weights, square(1e-3, 1.0), block)
+    ridge = 10.0 ** generator.uniform(-4, -2)
+    return LayerProblem.from_data(inputs, inputs @ weights, square(ridge, 1.0), block)
 
 
-def least_squares(problem, support):
-    """Loss and shrinkage by NumPy's own solver."""
-    rows = problem.rows(support)
-    hessian = problem.gram[np.ix_(rows, rows)] + 2 * problem.term.ridge * np.eye(rows.sum())
-    best = np.linalg.solve(hessian, problem.cross[rows])
-    return problem.constant - 0.5 * np.vdot(problem.cross[rows], best)
+def stack(seed, readers=3, groups=5):
+    """Layers with blocks and outputs of their own."""
+    generator = np.random.default_rng(seed)
+    sizes = [generator.integers(1, 4, 2) for _ in range(readers)]
+    return Stack(
+        tuple(
+            layer(100 * seed + number, groups, int(block), int(outputs))
+            for number, (block, outputs) in enumerate(sizes)
+        )
+    )
+
+
+def least_squares(stack, support):
+    """Loss and shrinkage of all layers by NumPy's own solver."""
+    total = 0.0
+    for problem in stack.problems:
+        rows = problem.rows(support)
+        hessian = problem.gram[np.ix_(rows, rows)] + 2 * problem.term.ridge * np.eye(rows.sum())
+        best = np.linalg.solve(hessian, problem.cross[rows])
+        total += problem.constant - 0.5 * np.vdot(problem.cross[rows], best)
+    return total
+
+
+def all_costs(stack, kept):
+    """What every choice of so many groups costs, by its groups."""
+    return {
+        members: least_squares(stack, np.isin(np.arange(stack.groups), members))
+        for members in combinations(range(stack.groups), kept)
+    }
+
+
+seeds, readers = st.integers(0, 10_000), st.integers(1, 4)
 
 
 @settings(max_examples=15, deadline=None)
-@given(st.integers(0, 10_000))
-def test_a_path_says_what_every_support_on_it_costs(seed):
-    problem = layer(seed)
-    path = eliminate(problem)
-    assert sorted(path.order) == list(range(problem.groups))
-    full = least_squares(problem, np.ones(problem.groups, bool))
-    for kept in range(problem.groups + 1):
-        cost = least_squares(problem, path.support(kept)) - full
-        assert path.errors[kept].sum() == pytest.approx(cost, rel=1e-6, abs=1e-9 * cost + 1e-9)
-        assert objective(problem, path.support(kept)) == pytest.approx(full + cost, rel=1e-6)
+@given(seeds, readers)
+def test_a_path_says_what_every_support_on_it_costs(seed, readers):
+    layers = stack(seed, readers)
+    path = eliminate(layers)
+    assert sorted(path.order) == list(range(layers.groups))
+    full = least_squares(layers, np.ones(layers.groups, bool))
+    for kept in range(layers.groups + 1):
+        cost = least_squares(layers, path.support(kept)) - full
+        assert path.errors[kept] == pytest.approx(cost, rel=1e-6, abs=1e-9 * cost + 1e-9)
+        assert layers.objective(path.support(kept)) == pytest.approx(full + cost, rel=1e-6)
 
 
-def test_the_first_removal_is_the_best_of_all():
-    problem = layer(1)
-    first = eliminate(problem).order[0]
-    costs = []
-    for group in range(problem.groups):
-        support = np.ones(problem.groups, bool)
+@settings(max_examples=10, deadline=None)
+@given(seeds, readers)
+def test_every_removal_is_the_best_of_all(seed, readers):
+    layers = stack(seed, readers)
+    support = np.ones(layers.groups, bool)
+    for group in eliminate(layers).order:
+        costs = {}
+        for other in np.flatnonzero(support):
+            support[other] = False
+            costs[int(other)] = least_squares(layers, support)
+            support[other] = True
+        assert costs[int(group)] == pytest.approx(min(costs.values()), rel=1e-9)
         support[group] = False
-        costs.append(least_squares(problem, support))
-    assert first == np.argmin(costs)
+
+
+@settings(max_examples=15, deadline=None)
+@given(seeds, readers, st.integers(0, 31))
+def test_a_stack_and_its_block_diagonal_problem_are_one(seed, readers, number):
+    layers = stack(seed, readers)
+    joined, support = layers.joined(), (number >> np.arange(5)) % 2 == 1
+    expected = least_squares(layers, support)
+    free = joined.transformed(joined.gram, joined.cross, square(joined.term.ridge, 1e-300))
+    got = free.objective(free.refit(support), support)
+    assert got == pytest.approx(expected, rel=1e-6, abs=1e-9 * layers.constant)
+    assert layers.objective(support) == pytest.approx(expected, rel=1e-6)
+    assert len(joined.gram) == layers.rows
+    one, several = eliminate(Stack((joined,))), eliminate(layers)
+    np.testing.assert_allclose(several.errors, one.errors, rtol=1e-6, atol=1e-9 * layers.constant)
+
+
+@settings(max_examples=10, deadline=None)
+@given(seeds, readers, st.integers(1, 30))
+def test_changes_are_those_of_refits(seed, readers, number):
+    layers = stack(seed, readers)
+    support = (number >> np.arange(5)) % 2 == 1
+    value, change = layers.changes(support)
+    assert value == pytest.approx(least_squares(layers, support), rel=1e-6)
+    for group in range(layers.groups):
+        other = support.copy()
+        other[group] = not other[group]
+        moved = least_squares(layers, other) - value
+        assert change[group] == pytest.approx(moved, rel=1e-5, abs=1e-9 * layers.constant)
 
 
 @settings(max_examples=8, deadline=None)
-@given(st.integers(0, 10_000), st.integers(1, 4))
-def test_a_choice_is_the_best_of_all_and_its_bound_below_them(seed, kept):
-    problem = layer(seed)
-    choice = choose(problem, kept, tolerance=1e-4, nodes=1000)
-    costs = [
-        least_squares(problem, np.isin(np.arange(problem.groups), members))
-        for members in combinations(range(problem.groups), kept)
-    ]
+@given(seeds, readers)
+def test_after_the_swaps_no_swap_is_better(seed, readers):
+    layers = stack(seed, readers)
+    begun = np.arange(5) < 2
+    support = improve(layers, begun)
+    value = least_squares(layers, support)
+    assert value <= least_squares(layers, begun)
+    for out in np.flatnonzero(support):
+        for into in np.flatnonzero(~support):
+            other = support.copy()
+            other[[out, into]] = False, True
+            assert least_squares(layers, other) >= value * (1 - 1e-9)
+
+
+@settings(max_examples=8, deadline=None)
+@given(seeds, readers, st.integers(1, 4))
+def test_a_choice_is_the_best_of_all_and_its_bound_below_them(seed, readers, kept):
+    layers = stack(seed, readers)
+    choice = choose(layers, kept, tolerance=1e-4, nodes=1000)
+    least = min(all_costs(layers, kept).values())
     assert choice.support.sum() == kept
-    assert choice.objective == pytest.approx(min(costs), rel=1e-3)
-    assert choice.bound <= min(costs) * (1 + 1e-9)
+    assert choice.objective == pytest.approx(least, rel=1e-3)
+    assert choice.bound <= least * (1 + 1e-9)
     assert choice.gap <= 2e-4
 
 
-def test_a_bound_is_valid_however_early_the_tree_ends():
-    problem = layer(3, groups=10, block=1)
-    for nodes in (1, 2):
-        choice = choose(problem, 4, nodes=nodes, tolerance=1e-6)
-        costs = [
-            least_squares(problem, np.isin(np.arange(10), members))
-            for members in combinations(range(10), 4)
-        ]
-        assert choice.bound <= min(costs) * (1 + 1e-9)
+@pytest.mark.parametrize("readers", [1, 2])
+def test_a_bound_is_valid_however_early_the_search_ends(readers):
+    layers = stack(3, readers, groups=10)
+    least = min(all_costs(layers, 4).values())
+    for nodes in (0, 1, 2):
+        assert choose(layers, 4, nodes=nodes, tolerance=1e-6).bound <= least * (1 + 1e-9)
 
 
 def test_a_better_start_is_taken():
-    problem = layer(5)
-    best = choose(problem, 3, tolerance=1e-4, nodes=1000)
-    again = choose(problem, 3, start=best.support, tolerance=10.0, nodes=1)
+    layers = stack(5)
+    best = choose(layers, 3, tolerance=1e-4, nodes=1000)
+    again = choose(layers, 3, start=best.support, tolerance=10.0, nodes=1)
     assert again.objective <= best.objective * (1 + 1e-9)
 
 
-def test_a_number_that_cannot_be_kept_is_refused():
+def test_wrong_numbers_are_refused():
     with pytest.raises(InputError, match="7 groups"):
-        choose(layer(0), 7)
+        choose(stack(0), 7)
+    with pytest.raises(InputError, match="same groups"):
+        Stack((layer(0, groups=4), layer(0, groups=5)))
