@@ -6,9 +6,11 @@
 
 For every method and budget four accuracies: channels removed; BatchNorm statistics estimated anew;
 refitted; refitted and statistics estimated anew (the plain way, in training mode). Every method
-gets the same calibration images and the same refit; all choose among the channels that one layer
-alone reads. Rows are added to what is recorded. ``memory`` calibrates a ResNet-50 with random
-weights on 512 generated images of 224 pixels and prints the peak memory of the process.
+gets the same calibration images and the same refit. The exact method chooses among the channels
+that are its default, the others among the inner ones, which one layer alone reads (their better
+case), unless ``--candidates`` says otherwise. Rows are added to what is recorded. ``memory``
+calibrates a ResNet-50 with random weights on 512 generated images of 224 pixels and prints the peak
+memory of the process.
 """
 
 from __future__ import annotations
@@ -26,16 +28,17 @@ from typing import Any
 import torch
 from environment import environment
 
-from mipprune.calibration import Walk, find_order
+from mipprune.calibration import Walk
 from mipprune.checkpoint import write_json
 from mipprune.choice import Chooser, Settings
 from mipprune.config import BudgetConfig, EvalConfig, PruneConfig, configure
 from mipprune.evaluate import accuracy, open_weights
+from mipprune.input_moments import calibrate
 from mipprune.models import build
 from mipprune.oneshot import find_candidates
 from mipprune.refit import refit
 from mipprune.scoring import choose_by_scores
-from mipprune.sites import calibrate, find_sites, layer_problem, reader_weights
+from mipprune.sites import find_sites, layer_problem, reader_weights
 from mipprune.surgery import prune, recalibrate
 
 FILE = Path("benchmarks/results/one-shot.json")
@@ -56,6 +59,7 @@ def main() -> None:
     parser.add_argument("--data", help="folder of CIFAR-10's parquet files, instead of the Hub")
     parser.add_argument("--methods", nargs="*", default=METHODS, choices=METHODS)
     parser.add_argument("--budgets", nargs="*", type=float, default=BUDGETS)
+    parser.add_argument("--candidates", choices=["all", "inner"], help="for every method")
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--test", type=int, default=10_000, help="first test images, so many")
     parser.add_argument("--plain", action="store_true", help="only the refitted column")
@@ -74,8 +78,7 @@ def main() -> None:
         about["command"] = f"python benchmarks/one_shot.py {given.what} --init WEIGHTS"
         for row in run(given):
             print(table([row]).splitlines()[-1], file=sys.stderr, flush=True)
-            key = (row["network"], row["method"], row["budget"])
-            others = [r for r in record["rows"] if (r["network"], r["method"], r["budget"]) != key]
+            others = [other for other in record["rows"] if _key(other) != _key(row)]
             record["rows"] = [*others, {**row, "environment": about}]
             if given.record:
                 write_json(FILE, record)
@@ -83,6 +86,10 @@ def main() -> None:
         write_json(FILE, record)
     if given.what != "memory":
         print(table([row for row in record["rows"] if row["network"] == given.what]))
+
+
+def _key(row: dict[str, Any]) -> tuple:
+    return tuple(row[name] for name in ("network", "method", "budget", "candidates"))
 
 
 def run(given: argparse.Namespace):
@@ -95,17 +102,22 @@ def run(given: argparse.Namespace):
     data.test.labels = data.test.labels[: given.test]
     data.test_size = len(data.test)
     dense = accuracy(network, data)
-    groups, cost, order = find_candidates(network, data.shape, [])
     batches = list(data.sample(given.images).cpu().split(_BATCH))
     settings = PruneConfig()
+    default = {"exact": settings.candidates}
+    which = {name: given.candidates or default.get(name, "inner") for name in given.methods}
+    structure = {name: find_candidates(network, data.shape, [], name) for name in {*which.values()}}
     with tempfile.TemporaryDirectory() as folder:
         options = {name: getattr(settings, name) for name in Settings.__annotations__}
         options |= {"nodes": 0}  # the proof is not asked for
-        chooser = Chooser(network, order, cost, batches, Settings(**options), Path(folder))
-        paths = chooser.paths() if "exact" in given.methods else None
+        if "exact" in given.methods:
+            _, cost, order = structure[which["exact"]]
+            chooser = Chooser(network, order, cost, batches, Settings(**options), Path(folder))
+            paths = chooser.paths()
         for budget in given.budgets:
             for method in given.methods:
                 start = time.perf_counter()
+                groups, cost, _ = structure[which[method]]
                 limit = BudgetConfig(macs=budget)
                 if method == "exact":
                     widths = chooser.widths(paths, "macs", budget, limit)
@@ -124,6 +136,7 @@ def run(given: argparse.Namespace):
                 yield {
                     "network": given.what,
                     "method": method,
+                    "candidates": which[method],
                     "budget": budget,
                     "macs": cost.value(kept, "macs") / cost.dense["macs"],
                     "dense": dense,
@@ -149,18 +162,18 @@ def measure_memory() -> dict[str, Any]:
     generator = torch.Generator().manual_seed(0)
     images = list(torch.randn(512, *shape, generator=generator).split(_BATCH))
     start = time.perf_counter()
-    _, cost, _ = find_candidates(network, shape, [])
-    order = find_order(network, shape)
+    _, cost, order = find_candidates(network, shape, [], "inner")
     sites = find_sites(network, cost, order)
     largest = 0
     with tempfile.TemporaryDirectory() as folder:
         walk = Walk((network,), order, images, Path(folder))
         for site in sites:
-            gram, _ = calibrate(walk, site.layer, _POSITIONS, 0)
+            (reader,) = site.readers
+            gram, _ = calibrate(walk, reader.layer, _POSITIONS, 0)
             largest = max(largest, len(gram))
-            print(f"{site.layer.name}: {len(gram)} rows", file=sys.stderr, flush=True)
+            print(f"{site.name}: {len(gram)} rows", file=sys.stderr, flush=True)
             if len(gram) < 1000:  # the others' problems are as large as their Gram matrices
-                layer_problem(gram, reader_weights(network, site.layer), site.rows, site.block)
+                layer_problem(gram, reader_weights(network, reader.layer), reader)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     return {
         "peak_gib": peak,
@@ -176,16 +189,16 @@ def measure_memory() -> dict[str, Any]:
 def table(rows: list[dict[str, Any]]) -> str:
     """A Markdown table, by budget and method."""
     lines = [
-        "| network | MACs budget % | method | MACs kept % | removed % | + recalibration % "
-        "| refitted % | + recalibration % | dense % | test images |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| network | MACs budget % | method | channels | MACs kept % | removed % "
+        "| + recalibration % | refitted % | + recalibration % | dense % | test images |",
+        f"|{' --- |' * 11}",
     ]
     for row in sorted(rows, key=lambda r: (-r["budget"], METHODS.index(r["method"]))):
         cells = ["–" if row[key] is None else f"{row[key]:.2f}" for key in COLUMNS]
         lines.append(
             f"| {row['network']} | {100 * row['budget']:.0f} | {row['method']} "
-            f"| {100 * row['macs']:.1f} | {' | '.join(cells)} | {row['dense']:.2f} "
-            f"| {row['test']:,} |"
+            f"| {row['candidates']} | {100 * row['macs']:.1f} | {' | '.join(cells)} "
+            f"| {row['dense']:.2f} | {row['test']:,} |"
         )
     return "\n".join(lines)
 

@@ -270,7 +270,7 @@ def _gains(hessian, cross, price, support, weights, inverse, block, change):
 
 @njit(cache=True)
 def changes(hessian, cross, constant, price, chosen, block):
-    """(objective of the best weights on a support (k,), what adding or removing each changes (J,))."""
+    """The objective of a support (k,), and what adding or removing each group changes, (J,)."""
     value, weights, inverse = refit(hessian, cross, constant, price, chosen, block)
     change = np.empty(len(price))
     _gains(hessian, cross, price, chosen, weights, inverse, block, change)

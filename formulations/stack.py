@@ -1,4 +1,4 @@
-"""Layer problems of the same groups, stacked: one choice of groups, every layer refitted on its own.
+"""Layer problems of the same groups, stacked: one choice, every layer refitted on its own.
 
 Channels that several layers read stay or go for all of them at once. With the layers' inputs X_l,
 weights W_l and the rows of X_l that belong to the groups of a support S,
@@ -71,8 +71,8 @@ class Stack:
     def changes(self, support: np.ndarray) -> tuple[float, np.ndarray]:
         """The objective of a support, and by how much adding or removing each group changes it.
 
-        Exactly, (J,): a removal by ½⟨W_j, ((H_SS⁻¹)_jj)⁻¹ W_j⟩, an addition by −½⟨R_j, Z_j⁻¹ R_j⟩, R
-        the residual and Z_j the Schur complement of the group.
+        Exactly, (J,): a removal by ½⟨W_j, ((H_SS⁻¹)_jj)⁻¹ W_j⟩, an addition by −½⟨R_j, Z_j⁻¹ R_j⟩,
+        R the residual and Z_j the Schur complement of the group.
         """
         chosen, free = np.flatnonzero(support), np.zeros(self.groups)
         value, change = 0.0, np.zeros(self.groups)

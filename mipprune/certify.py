@@ -4,6 +4,9 @@ Whatever method pruned it: a layer that lost inputs kept a choice of them, and t
 what the layer problem of the dense network says, the error of the layer's output on calibration
 images after the best refit. The branch and bound gives a better choice of as many inputs, where it
 finds one, and a lower bound on what any of them can reach.
+
+Every layer is judged alone, as if it could choose its inputs for itself. Channels that several
+layers read are one choice for all of them: it is judged too, by the stack of the layers' problems.
 """
 
 from __future__ import annotations
@@ -11,26 +14,29 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from formulations.errors import InputError
-from formulations.layer import LayerProblem
-from formulations.selection import choose, objective
+from formulations.selection import choose
 from formulations.solution import relative_gap
+from formulations.stack import Stack
 from mipprune import checkpoint
-from mipprune.calibration import Layer, Walk, find_order
+from mipprune.calibration import Order, find_order
 from mipprune.config import CertifyConfig
+from mipprune.cost import Cost
 from mipprune.data import load
 from mipprune.groups import Groups, find_groups
+from mipprune.input_moments import InputMoments
 from mipprune.matching import match
 from mipprune.networks import check_fits, pick_device
 from mipprune.parallel import check_backend, run_all
-from mipprune.sites import calibrate, group_rows, layer_problem, reader_weights
+from mipprune.sites import Reader, Site, find_site, find_sites, in_order, inputs_of
 
 _BATCH = 50
 
@@ -60,11 +66,12 @@ def certify(
     -------
     dict
         ``method``, ``pruned`` and ``dense`` (folders), ``images``, ``seconds``, and ``layers``, a
-        list of: ``layer``, ``method``, ``groups``, ``kept``, ``objective`` (of the choice made, as
-        a share of the output's variance, as all errors here), ``best`` (of the best choice found),
-        ``bound`` (no choice of this size is below it), ``worse`` (objective over best, less 1),
-        ``gap`` (objective to bound, relative), ``best_gap`` (best to bound), ``support``,
-        ``nodes``, ``seconds``.
+        list of: ``layer``, ``readers`` (itself; of a class of channels that several layers read,
+        those, each of which has a row of its own too), ``method``, ``groups``, ``kept``,
+        ``objective`` (of the choice made, as a share of the outputs' variance, as all errors here),
+        ``best`` (of the best choice found), ``bound`` (no choice of this size is below it),
+        ``worse`` (objective over best, less 1), ``gap`` (objective to bound, relative),
+        ``best_gap`` (best to bound), ``support``, ``nodes``, ``seconds``.
 
     Raises
     ------
@@ -84,37 +91,35 @@ def certify(
             f"images={config.images}: {data.name} has {data.train_size} training images"
         )
     order = find_order(network, shape)
-    kept = pair.kept()
     chosen = [
-        (layer, inputs, groups, support)
-        for layer, inputs, groups, support in _lost_inputs(pair.groups, order.layers, kept)
-        if not config.layers or any(fnmatch(layer.name, pattern) for pattern in config.layers)
+        (site, support)
+        for site, support in _lost_groups(network, pair.groups, order, pair.kept())
+        if not config.layers or all(_named(reader, config.layers) for reader in site.readers)
     ]
     if not chosen:
         raise InputError(f"{run}: no layer that lost inputs{' is named so' * bool(config.layers)}")
     images = list(data.sample(config.images, config.seed).cpu().split(_BATCH))
-
-    def calls(folder: Path) -> Iterator[tuple]:
-        walk = Walk((network,), order, images, folder)
-        for layer, inputs, groups, support in chosen:
-            report(f"{layer.name}: calibration")
-            gram, _ = calibrate(walk, layer, config.positions, config.seed)
-            module = network.get_submodule(layer.name)
-            rows, block = group_rows(module, inputs, groups)
-            problem = layer_problem(gram, reader_weights(network, layer), rows, block)
-            yield problem, support, config.tolerance, config.nodes, config.time_limit
-
+    sites, supports = zip(*chosen, strict=True)
     layers = []
     with tempfile.TemporaryDirectory() as folder:
-        rows = run_all(
-            certify_choice, calls(Path(folder)), backend=config.parallel, jobs=config.jobs
+        moments = InputMoments(
+            *(network, order, images, Path(folder)),
+            positions=config.positions,
+            seed=config.seed,
+            report=report,
         )
-        for (layer, *_), row in zip(chosen, rows, strict=True):
+        calls = (
+            (stack, support, config.tolerance, config.nodes, config.time_limit)
+            for stack, support in zip(moments.stacks(sites), supports, strict=True)
+        )
+        rows = run_all(certify_choice, calls, backend=config.parallel, jobs=config.jobs)
+        for site, row in zip(sites, rows, strict=True):
             report(
-                f"{layer.name}: {row['worse']:.1%} worse than the best choice found, which is "
+                f"{site.name}: {row['worse']:.1%} worse than the best choice found, which is "
                 f"proved within {row['best_gap']:.1%}"
             )
-            layers.append({"layer": layer.name, "method": pair.method, **row})
+            readers = [reader.layer.name for reader in site.readers]
+            layers.append({"layer": site.name, "readers": readers, "method": pair.method, **row})
     found = {
         "method": pair.method,
         "pruned": str(pair.pruned_folder),
@@ -129,26 +134,26 @@ def certify(
 
 
 def certify_choice(
-    problem: LayerProblem, support: np.ndarray, tolerance: float, nodes: int, time_limit: float
+    stack: Stack, support: np.ndarray, tolerance: float, nodes: int, time_limit: float
 ) -> dict[str, Any]:
-    """One layer's certificate: see :func:`certify`."""
+    """One site's certificate: see :func:`certify`."""
     best = choose(
-        problem,
+        stack,
         int(support.sum()),
         start=support,
         tolerance=tolerance,
         nodes=nodes,
         time_limit=time_limit,
     )
-    made = objective(problem, support)
+    made = stack.objective(support)
     if made <= best.objective * (1 + 1e-9):
         made = best.objective
     return {
-        "groups": problem.groups,
+        "groups": stack.groups,
         "kept": int(support.sum()),
-        "objective": made / problem.constant,
-        "best": best.objective / problem.constant,
-        "bound": best.bound / problem.constant,
+        "objective": made / stack.constant,
+        "best": best.objective / stack.constant,
+        "bound": best.bound / stack.constant,
         "worse": made / max(best.objective, 1e-300) - 1,
         "gap": relative_gap(made, best.bound) if made > 0 else 0.0,
         "best_gap": best.gap,
@@ -158,18 +163,28 @@ def certify_choice(
     }
 
 
-def _lost_inputs(
-    groups: Groups, layers: tuple[Layer, ...], kept: np.ndarray
-) -> Iterator[tuple[Layer, np.ndarray, np.ndarray, np.ndarray]]:
-    """Every layer that lost some inputs and not all: its inputs' groups, the groups, the kept."""
-    consumers = {m.tensor: m.group for m in groups.members if m.role == "consumer"}
-    for layer in layers:
-        inputs = consumers.get(f"{layer.name}.weight")
-        if inputs is None:
-            continue
-        own = np.unique(inputs[inputs >= 0])
-        if 0 < kept[own].sum() < len(own):
-            yield layer, inputs, own, kept[own]
+def _lost_groups(
+    network: nn.Module, groups: Groups, order: Order, kept: np.ndarray
+) -> Iterator[tuple[Site, np.ndarray]]:
+    """What lost some groups and not all: every layer alone, every class that several layers read.
+
+    In order, with the (J,) mask of those kept.
+    """
+    inputs = inputs_of(groups)
+    sites = [
+        find_site(network, order, {name: own}, np.unique(own[own >= 0]))
+        for name, own in inputs.items()
+    ]
+    cost = Cost(network, groups, network.architecture["shape"])
+    sites += [site for site in find_sites(network, cost, order) if len(site.readers) > 1]
+    for site in in_order(sites, order):
+        support = kept[site.groups]
+        if support.any() and not support.all():
+            yield site, support
+
+
+def _named(reader: Reader, patterns: Sequence[str]) -> bool:
+    return any(fnmatch(reader.layer.name, pattern) for pattern in patterns)
 
 
 class _Pair:

@@ -1,12 +1,11 @@
-"""Which channels to keep, by solving every layer's layer problem on calibration data.
+"""Which channels to keep, by solving the layer problems of what reads them, on calibration data.
 
-The channels that one layer alone reads are its layer problem's groups: keep some, refit, reproduce
-the layer's output of the dense network (:mod:`mipprune.sites`). Backward elimination gives the
-error of a layer for every number of kept groups, and a few trials what such an error does to the
-network's output; the budget's mixed-integer program picks the numbers by these curves; the branch
-and bound picks the channels and proves how good they are.
-
-Channels that several layers read (those of a residual stage) stay.
+Channels that the same layers read are the groups of one problem: keep some, refit every reader,
+reproduce the readers' outputs of the dense network (:mod:`mipprune.sites`). That is one layer for
+the inner channels of a block, a stack of many for those of a residual stage, which are seen by
+nobody else. Backward elimination gives the error for every number of kept groups, and a few trials
+what such an error does to the network's output; the budget's mixed-integer program picks the
+numbers by these curves; the branch and bound picks the channels and proves how good they are.
 """
 
 from __future__ import annotations
@@ -21,17 +20,18 @@ import numpy as np
 import torch
 from torch import nn
 
-from formulations.layer import LayerProblem
 from formulations.selection import Choice, choose, eliminate
 from formulations.selection import Path as Elimination
+from formulations.stack import Stack
 from mipprune import allocation
-from mipprune.calibration import Order, Walk
+from mipprune.calibration import Order
 from mipprune.checkpoint import write_atomic
 from mipprune.cost import Cost
+from mipprune.input_moments import InputMoments
 from mipprune.parallel import run_all
-from mipprune.sites import calibrate, find_sites, layer_problem, reader_weights, reading_less
+from mipprune.sites import find_sites, reading_less
 
-# shares of a layer's channels at which the effect of its error is measured
+# shares of a site's channels at which the effect of its error is measured
 _TRIED = (0.25, 0.5, 0.75)
 
 
@@ -57,12 +57,12 @@ class Chooser:
     network : nn.Module
     order : Order
     cost : Cost
-        With groups that are all read once.
+        With the groups to choose from.
     images : sequence of tensors
         Batches, on the CPU.
     settings : Settings
     folder : Path
-        For problems and what has been found out about them: a second call goes on from there.
+        For moments and what has been found out with them: a second call goes on from there.
     report : callable
         Told what is being done.
     """
@@ -81,13 +81,20 @@ class Chooser:
         self.images, self.settings, self.folder = images, settings, folder
         self.report = report
         self.sites = find_sites(network, cost, order)
+        self.moments = InputMoments(
+            *(network, order, images, folder),
+            positions=settings.positions,
+            seed=settings.seed,
+            report=report,
+        )
 
     def paths(self) -> list[Elimination]:
         """The elimination path of every site, in their order."""
         numbers = [n for n in range(len(self.sites)) if not self._file(n, "path.npz").exists()]
-        found = self._run(eliminate, ((p,) for p in self._problems(numbers)))
+        stacks = self.moments.stacks([self.sites[number] for number in numbers])
+        found = self._run(eliminate, ((stack,) for stack in stacks))
         for number, path in zip(numbers, found, strict=True):
-            name = self.sites[number].layer.name
+            name = self.sites[number].name
             self.report(f"{name}: error of every number of its {len(path.order)} channels")
             self._store(number, path)
         return [self._load(number) for number in range(len(self.sites))]
@@ -116,7 +123,7 @@ class Chooser:
     def _curves(self, paths: Sequence[Elimination]) -> list[np.ndarray]:
         """By the number of kept groups, what each site alone does to the network's output.
 
-        The layer's own error, times the ratio of the mean squared error of the logits to it, which
+        The readers' own error, times the ratio of the mean squared error of the logits to it, which
         is measured at some numbers and interpolated between them, by its logarithm.
         """
         file = self.folder / "ratios.json"
@@ -127,29 +134,28 @@ class Chooser:
             write_atomic(file, json.dumps(ratios).encode())
         curves = []
         for path, measured in zip(paths, ratios, strict=True):
-            error = path.errors.sum(axis=1)
             at, ratio = zip(*measured, strict=True)
             ratio = np.log(np.maximum(ratio, 1e-300))
-            curves.append(error * np.exp(np.interp(np.arange(len(error)), at, ratio)))
+            numbers = np.arange(len(path.errors))
+            curves.append(path.errors * np.exp(np.interp(numbers, at, ratio)))
         return curves
 
     @torch.no_grad()
     def _measure(self, paths: Sequence[Elimination]) -> list[list[tuple[int, float]]]:
-        """(kept, squared error of the logits / error of the layer) of every site."""
+        """(kept, squared error of the logits / error of the readers) of every site."""
         device = next(self.network.parameters()).device
         images = torch.cat(list(self.images))[: self.settings.trials].to(device)
         logits = self.network(images)
         found = []
-        for number, (site, path) in enumerate(zip(self.sites, paths, strict=True)):
-            self.report(f"{site.layer.name}: what its errors do to the network's output")
-            problem, mean = self._problem(number), np.load(self._file(number, "mean.npy"))
-            points = {}
+        for site, path in zip(self.sites, paths, strict=True):
+            self.report(f"{site.name}: what its errors do to the network's output")
+            stack, points = self.moments.stack(site), {}
             for share in _TRIED:
-                kept = max(1, round(share * problem.groups))
-                weights = problem.refit(path.support(kept))
-                with reading_less(self.network, site, weights, mean):
+                kept = max(1, round(share * stack.groups))
+                weights = self.moments.refitted(site, stack, path.support(kept))
+                with reading_less(self.network, weights):
                     moved = float((self.network(images) - logits).square().mean())
-                points[kept] = moved / max(float(path.errors[kept].sum()), 1e-300)
+                points[kept] = moved / max(float(path.errors[kept]), 1e-300)
             found.append(sorted(points.items()))
         return found
 
@@ -158,11 +164,11 @@ class Chooser:
         given = self.settings
         numbers = [n for n in range(len(self.sites)) if not self._choice(n, widths[n]).exists()]
         calls = (
-            (self._problem(n), widths[n], paths[n], given.tolerance, given.nodes, given.time_limit)
+            (self._stack(n), widths[n], paths[n], given.tolerance, given.nodes, given.time_limit)
             for n in numbers
         )
         for number, choice in zip(numbers, self._run(_choose, calls), strict=True):
-            name = self.sites[number].layer.name
+            name = self.sites[number].name
             self.report(f"{name}: {widths[number]} channels chosen, gap {choice.gap:.2%}")
             data = {
                 "support": np.flatnonzero(choice.support).tolist(),
@@ -175,8 +181,8 @@ class Chooser:
         return [self._read_choice(n, widths[n]) for n in range(len(self.sites))]
 
     def constants(self) -> list[float]:
-        """c₀ of every site: half the variance of the reader's outputs."""
-        return [self._problem(number).constant for number in range(len(self.sites))]
+        """c₀ of every site: half the variance of the readers' outputs."""
+        return [self._stack(number).constant for number in range(len(self.sites))]
 
     def kept(self, choices: Sequence[Choice]) -> np.ndarray:
         """(groups,) bool."""
@@ -190,29 +196,8 @@ class Chooser:
     def _run(self, function, calls):
         return run_all(function, calls, backend=self.settings.parallel, jobs=self.settings.jobs)
 
-    def _problems(self, numbers: Sequence[int]):
-        """Problems of some sites, calibrated one after another and kept in files."""
-        scratch = self.folder / "activations"
-        scratch.mkdir(parents=True, exist_ok=True)
-        walk = Walk((self.network,), self.order, self.images, scratch)
-        gram = mean = of = None
-        for number in numbers:
-            site = self.sites[number]
-            if site.layer.name != of:
-                self.report(f"{site.layer.name}: calibration")
-                given = self.settings
-                gram, mean = calibrate(walk, site.layer, given.positions, given.seed)
-                of = site.layer.name
-            weights = reader_weights(self.network, site.layer)
-            problem = layer_problem(gram, weights, site.rows, site.block)
-            temporary = self._file(number, "tmp")
-            problem.save(temporary)
-            np.save(self._file(number, "mean.npy"), mean)
-            temporary.replace(self._file(number, "npz"))
-            yield problem
-
-    def _problem(self, number: int) -> LayerProblem:
-        return LayerProblem.load(self._file(number, "npz"))
+    def _stack(self, number: int) -> Stack:
+        return self.moments.stack(self.sites[number])
 
     def _store(self, number: int, path: Elimination) -> None:
         data = io.BytesIO()
@@ -233,8 +218,8 @@ class Chooser:
         return self._file(number, f"{width}.json")
 
     def _file(self, number: int, ending: str) -> Path:
-        return self.folder / f"{number}-{self.sites[number].layer.name}.{ending}"
+        return self.folder / f"site-{number}.{ending}"
 
 
-def _choose(problem, kept, path, tolerance, nodes, time_limit) -> Choice:
-    return choose(problem, kept, path, tolerance=tolerance, nodes=nodes, time_limit=time_limit)
+def _choose(stack, kept, path, tolerance, nodes, time_limit) -> Choice:
+    return choose(stack, kept, path, tolerance=tolerance, nodes=nodes, time_limit=time_limit)

@@ -236,6 +236,10 @@ class PruneConfig(EvalConfig):
     ] = Field("exact", description="exact: layer problems; the others: scores of the weights")
     budget: BudgetConfig = BudgetConfig()
     protect: list[str] = Field([], description="layers whose output channels stay, or patterns")
+    candidates: Literal["all", "inner"] = Field(
+        "all",
+        description="channels to choose from: all, or the inner ones, which one layer alone reads",
+    )
     images: int = Field(1000, ge=1, description="training images for calibration")
     positions: int = Field(
         256, ge=1, description="places of an output map that count, drawn anew for every batch"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,26 +100,36 @@ def finetune(result: dict[str, Any], config: PruneConfig, epochs: int) -> dict[s
 
 
 def find_candidates(
-    network: nn.Module, shape: tuple[int, ...], protect: list[str]
+    network: nn.Module, shape: tuple[int, ...], protect: Sequence[str], candidates: str
 ) -> tuple[Groups, Cost, Order]:
-    """The groups that layer problems choose from, what the network costs, and its layers in order.
+    """The groups to choose from, what the network costs for them, and its layers in order.
+
+    Parameters
+    ----------
+    network : nn.Module
+    shape : (channels, height, width)
+        Of an image.
+    protect : sequence of str
+        As in :func:`mipprune.granularity.find_structure`.
+    candidates : {"all", "inner"}
+        As in :class:`mipprune.config.PruneConfig`.
 
     Raises
     ------
     InputError
-        If there is nothing to prune, or every channel is read by several layers.
+        If there is nothing to prune.
     """
     groups, cost = find_structure(network, shape, "channel", protect)
-    order = find_order(network, shape)
-    allowed = read_once(groups, order)
-    if not allowed.any():
-        raise InputError(
-            "the network has no prunable groups: each of its channels is read by several layers"
-        )
-    if not allowed.all():
-        groups = groups.restrict(allowed)
+    if candidates == "inner":
+        inner = read_once(groups)
+        if not inner.any():
+            raise InputError(
+                "candidates=inner: the network has no prunable groups, each of its channels is "
+                "read by several layers: set candidates=all"
+            )
+        groups = groups.restrict(inner)
         cost = Cost(network, groups, shape)
-    return groups, cost, order
+    return groups, cost, find_order(network, shape)
 
 
 class _Run:
@@ -146,7 +156,9 @@ class _Run:
             raise InputError(
                 f"images={config.images}: {data.name} has {data.train_size} training images"
             )
-        self.groups, self.cost, self.order = find_candidates(network, data.shape, config.protect)
+        self.groups, self.cost, self.order = find_candidates(
+            network, data.shape, config.protect, config.candidates
+        )
         self.cost.check_reachable(self.unit, self.share, config.budget)
         name = config.name or "-".join(
             [network.architecture["name"].replace(":", "-"), config.method,
@@ -214,7 +226,7 @@ class _Run:
         return result
 
     def _choose(self, batches) -> tuple[np.ndarray, list[dict[str, Any]]]:
-        """The (groups,) mask, and by layer what is proved of it."""
+        """The (groups,) mask, and by site what is proved of it."""
         config = self.config
         if config.method != "exact":
             self.report(config.method)
@@ -233,7 +245,8 @@ class _Run:
         choices = chooser.choices(paths, widths)
         rows = [
             {
-                "layer": site.layer.name,
+                "layer": site.name,
+                "readers": [reader.layer.name for reader in site.readers],
                 "groups": len(site.groups),
                 "kept": int(choice.support.sum()),
                 "objective": choice.objective / constant,

@@ -1,12 +1,12 @@
-"""Layer problems of a network's layers: which groups a layer reads, and what it sees of them.
+"""Layer problems of a network's layers: which layers read groups, and what they see of them.
 
 Outputs count in units of what reads them, that is times the scale of the BatchNorm behind.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,7 @@ from formulations.catalogue import square
 from formulations.errors import InputError
 from formulations.layer import LayerProblem
 from mipprune import allocation
-from mipprune.calibration import Layer, Moments, Order, Walk, pick_positions, rows_of
+from mipprune.calibration import Layer, Order
 from mipprune.cost import Cost
 from mipprune.groups import Groups
 from mipprune.refit import has_intercept, scale_of
@@ -27,15 +27,12 @@ _RIDGE, _SHRINKAGE = 1e-4, 1e-6
 
 
 @dataclass(frozen=True, eq=False)
-class Site:
-    """A class of groups that one layer reads, and where in its inputs they are.
+class Reader:
+    """A layer that reads some groups, and where in its inputs they are.
 
     Attributes
     ----------
     layer : Layer
-        The reader.
-    groups : (J,) int array
-        Groups, in the order of the layer problem.
     rows : (J·b,) int array
         Rows of the layer's Gram matrix, group by group.
     block : int
@@ -43,41 +40,69 @@ class Site:
     """
 
     layer: Layer
-    groups: np.ndarray
     rows: np.ndarray
     block: int
 
 
-def readers_of(groups: Groups) -> dict[int, set[str]]:
-    """The layers that read each group."""
-    readers: dict[int, set[str]] = {group: set() for group in range(groups.count)}
-    for member in groups.members:
-        if member.role == "consumer":
-            for group in np.unique(member.group[member.group >= 0]):
-                readers[int(group)].add(member.tensor.removesuffix(".weight"))
-    return readers
+@dataclass(frozen=True, eq=False)
+class Site:
+    """Groups that the same layers read.
+
+    Attributes
+    ----------
+    groups : (J,) int array
+        In the order of the layer problems.
+    readers : tuple of Reader
+        In the order in which they are applied.
+    """
+
+    groups: np.ndarray
+    readers: tuple[Reader, ...]
+
+    @property
+    def name(self) -> str:
+        """The first reader and how many there are besides."""
+        more = f" and {len(self.readers) - 1} more" if len(self.readers) > 1 else ""
+        return f"{self.readers[0].layer.name}{more}"
 
 
-def read_once(groups: Groups, order: Order) -> np.ndarray:
+def inputs_of(groups: Groups) -> dict[str, np.ndarray]:
+    """Group of every input of every layer that reads some, by the layer's name."""
+    consumers = (m for m in groups.members if m.role == "consumer")
+    return {member.tensor.removesuffix(".weight"): member.group for member in consumers}
+
+
+def read_once(groups: Groups) -> np.ndarray:
     """The groups that one layer alone reads, (groups,) bool."""
-    known = {layer.name for layer in order.layers}
-    readers = readers_of(groups)
-    return np.array([len(readers[g]) == 1 and readers[g] <= known for g in range(groups.count)])
+    readers = np.zeros(groups.count, int)
+    for inputs in inputs_of(groups).values():
+        readers[np.unique(inputs[inputs >= 0])] += 1
+    return readers == 1
 
 
 def find_sites(network: nn.Module, cost: Cost, order: Order) -> list[Site]:
-    """The sites of groups that are all read once, in the order of their layers."""
-    groups = cost.groups
-    readers = readers_of(groups)
-    layers = {layer.name: layer for layer in order.layers}
-    inputs = {m.tensor: m.group for m in groups.members if m.role == "consumer"}
-    sites = []
-    for group in allocation.classes_of(cost):
-        (name,) = readers[int(group[0])]
-        rows, block = group_rows(network.get_submodule(name), inputs[f"{name}.weight"], group)
-        sites.append(Site(layers[name], group, rows, block))
+    """A site for every class of groups, in order."""
+    inputs = inputs_of(cost.groups)
+    classes = allocation.classes_of(cost)
+    return in_order([find_site(network, order, inputs, own) for own in classes], order)
+
+
+def in_order(sites: Sequence[Site], order: Order) -> list[Site]:
+    """Sites in the order of their last readers."""
     place = {layer.name: number for number, layer in enumerate(order.layers)}
-    return sorted(sites, key=lambda site: place[site.layer.name])
+    return sorted(sites, key=lambda site: place[site.readers[-1].layer.name])
+
+
+def find_site(
+    network: nn.Module, order: Order, inputs: Mapping[str, np.ndarray], groups: np.ndarray
+) -> Site:
+    """The site of given groups, which the same of the layers of ``inputs`` read."""
+    readers = []
+    for layer in order.layers:
+        if layer.name in inputs and np.isin(groups, inputs[layer.name]).any():
+            module = network.get_submodule(layer.name)
+            readers.append(Reader(layer, *group_rows(module, inputs[layer.name], groups)))
+    return Site(groups, tuple(readers))
 
 
 def group_rows(layer: nn.Module, inputs: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, int]:
@@ -99,9 +124,7 @@ def group_rows(layer: nn.Module, inputs: np.ndarray, groups: np.ndarray) -> tupl
     return rows, kernel * len(channels[0])
 
 
-def layer_problem(
-    gram: np.ndarray, weights: np.ndarray, rows: np.ndarray, block: int
-) -> LayerProblem:
+def layer_problem(gram: np.ndarray, weights: np.ndarray, reader: Reader) -> LayerProblem:
     """The problem of reproducing X·W₀ with fewer groups of inputs.
 
     Parameters
@@ -110,29 +133,52 @@ def layer_problem(
         E[xxᵀ], central where the layer has an intercept.
     weights : (D, O) array
         W₀, in units of what reads the output.
-    rows : (J·block,) int array
-        Rows of the groups. All others are kept, and refitted like them: G and B are what is left
-        when their weights are minimised over.
-    block : int
+    reader : Reader
+        All rows but its own are kept, and refitted like them: G and B are what is left when their
+        weights are minimised over.
 
     Notes
     -----
     A share of G's mean diagonal is added to it, which draws the weights toward W₀ and not toward
     zero: keeping all groups has loss 0.
     """
-    scale = float(np.trace(gram)) / len(gram)
+    scale = _mean_diagonal(gram)
     if scale <= 0:
-        raise InputError("the layer sees no input that varies")
-    gram = gram + _RIDGE * scale * np.eye(len(gram))
+        raise InputError(f"{reader.layer.name} sees no input that varies")
+    gram, rows = _drawn_back(gram), reader.rows
     rest = np.setdiff1d(np.arange(len(gram)), rows)
-    own = gram[np.ix_(rows, rows)]
-    if rest.size:
-        across = gram[np.ix_(rest, rows)]
-        own = own - across.T @ np.linalg.solve(gram[np.ix_(rest, rest)], across)
-        own = (own + own.T) / 2
+    across = gram[np.ix_(rest, rows)]
+    own = gram[np.ix_(rows, rows)] - across.T @ np.linalg.solve(gram[np.ix_(rest, rest)], across)
+    own = (own + own.T) / 2
     cross = own @ weights[rows]
     constant = 0.5 * float(np.vdot(weights[rows], cross))
-    return LayerProblem(own, cross, constant, square(_SHRINKAGE * scale, 1.0), block)
+    return LayerProblem(own, cross, constant, square(_SHRINKAGE * scale, 1.0), reader.block)
+
+
+def whole_weights(
+    gram: np.ndarray, weights: np.ndarray, reader: Reader, own: np.ndarray
+) -> np.ndarray:
+    """All weights (D, O) of a layer when those of its problem's rows are ``own`` (J·b, O).
+
+    The others are refitted to them: V_r = W_r + G_rr⁻¹ G_ro (W_o − V_o). Other parameters as in
+    :func:`layer_problem`.
+    """
+    rest = np.setdiff1d(np.arange(len(gram)), reader.rows)
+    gram, new = _drawn_back(gram), weights.copy()
+    missing = weights[reader.rows] - own
+    new[reader.rows] = own
+    across = gram[np.ix_(rest, reader.rows)]
+    new[rest] += np.linalg.solve(gram[np.ix_(rest, rest)], across @ missing)
+    return new
+
+
+def _mean_diagonal(gram: np.ndarray) -> float:
+    return float(np.trace(gram)) / len(gram)
+
+
+def _drawn_back(gram: np.ndarray) -> np.ndarray:
+    """G with the ridge that draws the weights toward the dense ones."""
+    return gram + _RIDGE * _mean_diagonal(gram) * np.eye(len(gram))
 
 
 def reader_weights(network: nn.Module, layer: Layer) -> np.ndarray:
@@ -143,42 +189,34 @@ def reader_weights(network: nn.Module, layer: Layer) -> np.ndarray:
     return weights.T.cpu().numpy()
 
 
-@torch.no_grad()
-def calibrate(walk: Walk, layer: Layer, positions: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """G (D, D), central where the layer has an intercept, and the mean (D,) of its inputs."""
-    walk.enter(layer.unit)
-    network = walk.networks[0]
-    module = network.get_submodule(layer.name)
-    generator = torch.Generator().manual_seed(seed)
-    moments = None
-    for inputs, outputs, _ in walk.observe(layer):
-        index = pick_positions(module, outputs[0], positions, generator)
-        for x, y in rows_of(module, inputs[0], outputs[0], index):
-            moments = moments or Moments(x.shape[1], 0, x.device)
-            moments.add(x, y[:, :0])
-    gram, _, _, mean, _ = moments.means(has_intercept(network, layer))
-    return gram, mean
+@contextmanager
+def reading_less(
+    network: nn.Module, weights: Mapping[Layer, tuple[np.ndarray, np.ndarray]]
+) -> Iterator[None]:
+    """Within the context some layers have other weights.
+
+    Parameters
+    ----------
+    weights : mapping
+        By layer the weights (D, O), in the units of :func:`reader_weights`, and the mean (D,) of
+        its inputs: its intercept is changed so that the mean output stays.
+    """
+    with ExitStack() as stack:
+        for layer, (own, mean) in weights.items():
+            stack.enter_context(_with_weights(network, layer, own, mean))
+        yield
 
 
 @contextmanager
 @torch.no_grad()
-def reading_less(
-    network: nn.Module, site: Site, weights: np.ndarray, mean: np.ndarray
+def _with_weights(
+    network: nn.Module, layer: Layer, weights: np.ndarray, mean: np.ndarray
 ) -> Iterator[None]:
-    """Within the context the site's layer has weights (J·b, O) of its layer problem.
-
-    Parameters
-    ----------
-    mean : (D,) array
-        Of the layer's inputs: its intercept is changed so that the mean output stays.
-    """
-    layer = site.layer
     module = network.get_submodule(layer.name)
     norm = network.get_submodule(layer.norm) if layer.norm else None
     scale = 1.0 if norm is None else scale_of(norm).double().cpu().numpy()
     before = module.weight.detach().flatten(1).double().cpu().numpy().T
-    new = before.copy()
-    new[site.rows] = weights / np.where(np.abs(scale) < 1e-12, 1e-12, scale)
+    new = weights / np.where(np.abs(scale) < 1e-12, 1e-12, scale)
     change = torch.from_numpy(mean @ (before - new))
     old = module.weight.detach().clone()
     moved = None if not has_intercept(network, layer) else module.bias

@@ -10,7 +10,7 @@ from tasks import small_network
 from typer.testing import CliRunner
 
 from formulations.errors import InputError
-from formulations.selection import objective
+from formulations.stack import Stack
 from mipprune import checkpoint
 from mipprune.calibration import Walk, find_order
 from mipprune.certify import certify
@@ -18,9 +18,10 @@ from mipprune.cli import app
 from mipprune.config import CertifyConfig, configure
 from mipprune.data import load
 from mipprune.groups import find_groups
+from mipprune.input_moments import calibrate
 from mipprune.matching import match
 from mipprune.report.run_folder import read_run
-from mipprune.sites import calibrate, layer_problem, reader_weights
+from mipprune.sites import Reader, layer_problem, reader_weights
 from mipprune.surgery import prune
 
 QUICK = ["images=60", "positions=16", "parallel=threads", "jobs=1", "nodes=500", "tolerance=1e-4"]
@@ -56,10 +57,10 @@ def test_a_certificate_agrees_with_enumeration(pair, tmp_path):
     images = load("digits", None, torch.device("cpu")).sample(60, 0).split(50)
     gram, _ = calibrate(Walk((network,), order, images, tmp_path), layer, 16, 0)
     inner = groups.layers["layer1.0.conv1"]
-    rows = np.arange(9 * len(inner))
-    problem = layer_problem(gram, reader_weights(network, layer), rows, 9)
+    reader = Reader(layer, np.arange(9 * len(inner)), 9)
+    problem = Stack((layer_problem(gram, reader_weights(network, layer), reader),))
     values = {
-        members: objective(problem, np.isin(np.arange(len(inner)), members)) / problem.constant
+        members: problem.objective(np.isin(np.arange(len(inner)), members)) / problem.constant
         for members in combinations(range(len(inner)), row["kept"])
     }
     made = values[tuple(np.flatnonzero(kept[inner]))]

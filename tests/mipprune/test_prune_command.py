@@ -25,7 +25,17 @@ QUICK = ["images=60", "positions=16", "trials=20", "nodes=1", "parallel=threads"
 @pytest.fixture(scope="module")
 def dense(tmp_path_factory):
     """A checkpoint of a small network trained a little on digits."""
-    network = small_network("resnet8", width=8)
+    return train_a_little(tmp_path_factory, "B")
+
+
+@pytest.fixture(scope="module")
+def padded(tmp_path_factory):
+    """The same with zero-padding shortcuts."""
+    return train_a_little(tmp_path_factory, "A")
+
+
+def train_a_little(tmp_path_factory, shortcut):
+    network = small_network("resnet8", width=8, shortcut=shortcut)
     data = load("digits", None, torch.device("cpu"))
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
     for epoch in range(3):
@@ -52,11 +62,13 @@ def same(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_the_budget_is_met_and_a_second_run_gives_the_same_network(dense, tmp_path):
+@pytest.mark.parametrize("shortcut", ["A", "B"])
+def test_the_budget_is_met_and_a_second_run_gives_the_same_network(request, tmp_path, shortcut):
+    dense = request.getfixturevalue({"A": "padded", "B": "dense"}[shortcut])
     first, _ = (run(dense, tmp_path, f"name={name}") for name in "ab")
     assert 0.49 <= first["kept"]["macs"] <= 0.5
     assert same(tmp_path / "a/pruned", tmp_path / "b/pruned")
-    assert first["choices"]
+    assert any(len(row["readers"]) > 1 for row in first["choices"])
     for row in first["choices"]:
         assert 0 <= row["bound"] <= row["objective"] * (1 + 1e-9)
     assert not (tmp_path / "a/state").exists()
@@ -66,9 +78,16 @@ def test_the_budget_is_met_and_a_second_run_gives_the_same_network(dense, tmp_pa
     assert first["pruned"]["accuracy"] > first["accuracy_removed"]
 
 
-def test_a_stopped_run_goes_on_to_the_same_network(dense, tmp_path):
-    whole = run(dense, tmp_path, "name=whole")
-    for stop_at in ("layer2.0.conv2: error", "channels chosen, gap", "layer2.0.conv2: refit"):
+def test_a_stopped_run_goes_on_to_the_same_network(padded, tmp_path):
+    dense, whole = padded, run(padded, tmp_path, "name=whole")
+    stops = [
+        "layer2.0.conv2: calibration",
+        "layer2.0.conv2: error",
+        "layer1.0.conv1 and 3 more: error",
+        "channels chosen, gap",
+        "layer2.0.conv2: refit",
+    ]
+    for stop_at in stops:
 
         def stop(line, stop_at=stop_at):
             if stop_at in line:
@@ -123,9 +142,17 @@ def test_wrong_input_is_refused_before_anything_is_written(dense, tmp_path, word
 def test_a_network_whose_channels_are_all_shared_is_refused(tmp_path):
     network = small_network("resnet8", width=4)
     checkpoint.save(tmp_path / "d", network, data={"name": "digits", "path": None})
-    inner = "protect=[layer*.conv1, layer3.0.conv2]"
-    with pytest.raises(InputError, match="no prunable groups"):
-        run(tmp_path / "d", tmp_path / "runs", inner)
+    protect = "protect=[layer*.conv1, layer3.0.conv2]"
+    with pytest.raises(InputError, match=r"no prunable groups.*candidates=all"):
+        run(tmp_path / "d", tmp_path / "runs", protect, "candidates=inner")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_inner_candidates_leave_the_channels_of_the_stages(dense, tmp_path):
+    result = run(dense, tmp_path, "budget.macs=0.6", "candidates=inner")
+    assert "conv1" not in result["layers"]
+    assert "layer1.0.conv1" in result["layers"]
+    assert all(len(row["readers"]) == 1 for row in result["choices"])
 
 
 def test_the_command_prunes_and_writes_json(dense, tmp_path):
