@@ -70,6 +70,37 @@ def test_a_certificate_agrees_with_enumeration(pair, tmp_path):
     assert row["worse"] == pytest.approx(made / min(values.values()) - 1, abs=2e-3)
 
 
+def test_channels_of_a_stage_are_judged_as_one_choice_of_all_their_readers(pair, tmp_path):
+    folder, network, groups, kept = pair
+    names = ["layer1.0.conv1", "layer2.0.shortcut.0", "layer2.0.conv1"]
+    config = configure(CertifyConfig, {}, [*QUICK, f"layers=[{', '.join(names)}]"])
+    rows = {row["layer"]: row for row in certify(folder, config)["layers"]}
+    stage = rows.pop("layer1.0.conv1 and 2 more")
+    assert [*rows] == stage["readers"] == names
+    layers = {layer.name: layer for layer in find_order(network, (1, 8, 8)).layers}
+    images = load("digits", None, torch.device("cpu")).sample(60, 0).split(50)
+    walk = Walk((network,), find_order(network, (1, 8, 8)), images, tmp_path)
+    problems = {}
+    for name in names:  # every reader alone; their errors add up
+        block = 1 if "shortcut" in name else 9
+        gram, _ = calibrate(walk, layers[name], 16, 0)
+        reader = Reader(layers[name], np.arange(6 * block), block)
+        problems[name] = Stack(
+            (layer_problem(gram, reader_weights(network, layers[name]), reader),)
+        )
+    total = sum(problem.constant for problem in problems.values())
+    values = {
+        members: sum(p.objective(np.isin(np.arange(6), members)) for p in problems.values()) / total
+        for members in combinations(range(6), stage["kept"])
+    }
+    made = values[tuple(np.flatnonzero(kept[groups.layers["conv1"]]))]
+    assert stage["objective"] == pytest.approx(made, rel=1e-6)
+    assert stage["best"] == pytest.approx(min(values.values()), rel=1e-3)
+    assert stage["bound"] <= min(values.values()) * (1 + 1e-9)
+    alone = sum(rows[name]["bound"] * problems[name].constant for name in names) / total
+    assert alone <= min(values.values()) * (1 + 1e-9)
+
+
 @pytest.mark.parametrize("shortcut", ["A", "B"])
 @pytest.mark.parametrize("seed", [1, 2])
 def test_kept_channels_are_found_after_training(shortcut, seed):
