@@ -18,7 +18,7 @@ from torch import nn
 from formulations.stack import Stack
 from mipprune.calibration import Layer, Moments, Order, Walk, pick_positions, rows_of
 from mipprune.refit import has_intercept
-from mipprune.sites import Reader, Site, layer_problem, reader_weights, whole_weights
+from mipprune.sites import Site, layer_problem, reader_weights, whole_weights
 
 
 @torch.no_grad()
@@ -88,7 +88,12 @@ class InputMoments:
 
     def stack(self, site: Site) -> Stack:
         """The layer problems of a site whose readers have been calibrated."""
-        return Stack(tuple(layer_problem(*self._seen(r), r) for r in site.readers))
+        return Stack(
+            tuple(
+                layer_problem(self._read(r.layer)[0], reader_weights(self.network, r.layer), r)
+                for r in site.readers
+            )
+        )
 
     def refitted(
         self, site: Site, stack: Stack, support: np.ndarray
@@ -96,13 +101,10 @@ class InputMoments:
         """A site's readers refitted to a support: what :func:`reading_less` takes."""
         found = {}
         for reader, problem in zip(site.readers, stack.problems, strict=True):
-            weights = whole_weights(*self._seen(reader), reader, problem.refit(support))
-            found[reader.layer] = weights, self._read(reader.layer)[1]
+            gram, mean = self._read(reader.layer)
+            dense = reader_weights(self.network, reader.layer)
+            found[reader.layer] = whole_weights(gram, dense, reader, problem.refit(support)), mean
         return found
-
-    def _seen(self, reader: Reader) -> tuple[np.ndarray, np.ndarray]:
-        """G and W₀."""
-        return self._read(reader.layer)[0], reader_weights(self.network, reader.layer)
 
     def _read(self, layer: Layer) -> tuple[np.ndarray, np.ndarray]:
         with np.load(self._file(layer)) as data:
