@@ -29,10 +29,15 @@ from mipprune.checkpoint import write_atomic
 from mipprune.cost import Cost
 from mipprune.input_moments import InputMoments
 from mipprune.parallel import run_all
-from mipprune.sites import find_sites, reading_less
+from mipprune.refit import refit
+from mipprune.sites import Site, find_sites, reading_less
+from mipprune.surgery import prune
 
 # shares of a site's channels at which the effect of its error is measured
 _TRIED = (0.25, 0.5, 0.75)
+# places of a map, and batches, of which one is held out, of the refit in a trial: few are enough,
+# as the errors of all sites are then too high by about the same factor
+_TRIAL_POSITIONS, _TRIAL_BATCHES = 64, 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,38 +131,65 @@ class Chooser:
         The readers' own error, times the ratio of the mean squared error of the logits to it, which
         is measured at some numbers and interpolated between them, by its logarithm.
         """
-        file = self.folder / "ratios.json"
-        if file.exists():
-            ratios = json.loads(file.read_text())
-        else:
-            ratios = self._measure(paths)
-            write_atomic(file, json.dumps(ratios).encode())
         curves = []
-        for path, measured in zip(paths, ratios, strict=True):
-            at, ratio = zip(*measured, strict=True)
+        for number, path in enumerate(paths):
+            file = self._file(number, "ratios.json")
+            if not file.exists():
+                write_atomic(file, json.dumps(self._ratios(number, path)).encode())
+            at, ratio = zip(*json.loads(file.read_text()), strict=True)
             ratio = np.log(np.maximum(ratio, 1e-300))
             numbers = np.arange(len(path.errors))
             curves.append(path.errors * np.exp(np.interp(numbers, at, ratio)))
         return curves
 
     @torch.no_grad()
-    def _measure(self, paths: Sequence[Elimination]) -> list[list[tuple[int, float]]]:
-        """(kept, squared error of the logits / error of the readers) of every site."""
+    def _ratios(self, number: int, path: Elimination) -> list[tuple[int, float]]:
+        """(kept, squared error of the logits / error of the readers) of a site.
+
+        The logits' error with the readers refitted alone, times the share of it that is left, at
+        half of the groups, when all layers are.
+        """
+        site = self.sites[number]
+        self.report(f"{site.name}: what its errors do to the network's output")
+        stack = self.moments.stack(site)
         device = next(self.network.parameters()).device
-        images = torch.cat(list(self.images))[: self.settings.trials].to(device)
-        logits = self.network(images)
-        found = []
-        for site, path in zip(self.sites, paths, strict=True):
-            self.report(f"{site.name}: what its errors do to the network's output")
-            stack, points = self.moments.stack(site), {}
-            for share in _TRIED:
-                kept = max(1, round(share * stack.groups))
-                weights = self.moments.refitted(site, stack, path.support(kept))
-                with reading_less(self.network, weights):
-                    moved = float((self.network(images) - logits).square().mean())
-                points[kept] = moved / max(float(path.errors[kept]), 1e-300)
-            found.append(sorted(points.items()))
-        return found
+        images = torch.cat(list(self.images))
+        count = max(1, min(self.settings.trials, len(images) // 3))
+        measured, fitted = images[:count].to(device), images[-2 * count :]
+        logits = self.network(measured)
+
+        def moved(network: nn.Module) -> float:
+            return float((network(measured) - logits).square().mean())
+
+        def alone(kept: int) -> float:
+            weights = self.moments.refitted(site, stack, path.support(kept))
+            with reading_less(self.network, weights):
+                return moved(self.network)
+
+        left = 1.0
+        if half := stack.groups // 2:
+            smaller = self._without(site, path.support(half), fitted)
+            left = moved(smaller) / max(alone(half), 1e-300)
+        most = stack.groups - 1
+        tried = {min(most, max(1, round(share * stack.groups))) for share in _TRIED}
+        return [
+            (kept, left * alone(kept) / max(float(path.errors[kept]), 1e-300))
+            for kept in sorted(tried)
+        ]
+
+    def _without(self, site: Site, support: np.ndarray, images: torch.Tensor) -> nn.Module:
+        """The network with a support of one site, all layers refitted on some images."""
+        kept = np.ones(self.cost.groups.count, bool)
+        kept[site.groups] = support
+        smaller = prune(self.network, self.cost.groups, kept)
+        batches = images.split(-(-len(images) // _TRIAL_BATCHES))
+        positions = min(_TRIAL_POSITIONS, self.settings.positions)
+        refit(
+            *(self.network, smaller, self.cost.groups, kept, batches),
+            positions=positions,
+            seed=self.settings.seed,
+        )
+        return smaller
 
     def choices(self, paths: Sequence[Elimination], widths: Sequence[int]) -> list[Choice]:
         """The best groups of every site at its width, with a proof."""

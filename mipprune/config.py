@@ -245,7 +245,10 @@ class PruneConfig(EvalConfig):
         256, ge=1, description="places of an output map that count, drawn anew for every batch"
     )
     trials: int = Field(
-        128, ge=1, description="exact: images on which an error's effect on the output is measured"
+        128,
+        ge=1,
+        description="exact: images on which an error's effect on the output is measured, after a "
+        "refit on twice as many others",
     )
     refit: bool = Field(True, description="rewrite the weights of what is left, layer by layer")
     recalibrate: bool = Field(

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from formulations import LayerProblem, square
 from formulations.errors import InputError
 from formulations.selection import eliminate
+from formulations.stack import Stack
 from mipprune import checkpoint
 from mipprune.cli import app
 from mipprune.config import PruneConfig, configure
@@ -172,13 +173,14 @@ def test_the_command_prunes_and_writes_json(dense, tmp_path):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_two_dask_workers_give_what_this_process_gives():
     pytest.importorskip("distributed", reason="dask is not installed: pip install mipprune[dask]")
-    problems = []
+    stacks = []
     for seed in range(4):
         generator = np.random.default_rng(seed)
         inputs = generator.standard_normal((40, 8))
         outputs = inputs @ generator.standard_normal((8, 3))
-        problems.append((LayerProblem.from_data(inputs, outputs, square(1e-3, 1.0), 2),))
-    paths = run_all(eliminate, iter(problems), backend="dask", jobs=2)
-    for (problem,), path in zip(problems, paths, strict=True):
-        np.testing.assert_allclose(path.errors, eliminate(problem).errors)
-        assert path.order.tolist() == eliminate(problem).order.tolist()
+        problem = LayerProblem.from_data(inputs, outputs, square(1e-3, 1.0), 2)
+        stacks.append((Stack((problem,)),))
+    paths = run_all(eliminate, iter(stacks), backend="dask", jobs=2)
+    for (stack,), path in zip(stacks, paths, strict=True):
+        np.testing.assert_allclose(path.errors, eliminate(stack).errors)
+        assert path.order.tolist() == eliminate(stack).order.tolist()
