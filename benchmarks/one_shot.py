@@ -186,6 +186,10 @@ def measure_memory() -> dict[str, Any]:
     }
 
 
+def _place(row: dict[str, Any]) -> tuple:
+    return -row["budget"], METHODS.index(row["method"]), row["candidates"]
+
+
 def table(rows: list[dict[str, Any]]) -> str:
     """A Markdown table, by budget and method."""
     lines = [
@@ -193,7 +197,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         "| + recalibration % | refitted % | + recalibration % | dense % | test images |",
         f"|{' --- |' * 11}",
     ]
-    for row in sorted(rows, key=lambda r: (-r["budget"], METHODS.index(r["method"]))):
+    for row in sorted(rows, key=_place):
         cells = ["–" if row[key] is None else f"{row[key]:.2f}" for key in COLUMNS]
         lines.append(
             f"| {row['network']} | {100 * row['budget']:.0f} | {row['method']} "
