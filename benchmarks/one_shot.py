@@ -9,8 +9,8 @@ refitted; refitted and statistics estimated anew (the plain way, in training mod
 gets the same calibration images and the same refit. The exact method chooses among the channels
 that are its default, the others among the inner ones, which one layer alone reads (their better
 case), unless ``--candidates`` says otherwise. Rows are added to what is recorded. ``memory``
-calibrates a ResNet-50 with random weights on 512 generated images of 224 pixels and prints the peak
-memory of the process.
+calibrates a ResNet-50 with random weights on 512 generated images of 224 pixels, finds the error
+curves of all its channels and prints the peak memory of the process.
 """
 
 from __future__ import annotations
@@ -28,17 +28,14 @@ from typing import Any
 import torch
 from environment import environment
 
-from mipprune.calibration import Walk
 from mipprune.checkpoint import write_json
 from mipprune.choice import Chooser, Settings
 from mipprune.config import BudgetConfig, EvalConfig, PruneConfig, configure
 from mipprune.evaluate import accuracy, open_weights
-from mipprune.input_moments import calibrate
 from mipprune.models import build
 from mipprune.oneshot import find_candidates
 from mipprune.refit import refit
 from mipprune.scoring import choose_by_scores
-from mipprune.sites import find_sites, layer_problem, reader_weights
 from mipprune.surgery import prune, recalibrate
 
 FILE = Path("benchmarks/results/one-shot.json")
@@ -108,11 +105,10 @@ def run(given: argparse.Namespace):
     which = {name: given.candidates or default.get(name, "inner") for name in given.methods}
     structure = {name: find_candidates(network, data.shape, [], name) for name in {*which.values()}}
     with tempfile.TemporaryDirectory() as folder:
-        options = {name: getattr(settings, name) for name in Settings.__annotations__}
-        options |= {"nodes": 0}  # the proof is not asked for
         if "exact" in given.methods:
             _, cost, order = structure[which["exact"]]
-            chooser = Chooser(network, order, cost, batches, Settings(**options), Path(folder))
+            unproved = _settings(nodes=0)
+            chooser = Chooser(network, order, cost, batches, unproved, Path(folder))
             paths = chooser.paths()
         for budget in given.budgets:
             for method in given.methods:
@@ -155,35 +151,42 @@ def _recalibrated(network, batches):
 
 
 def measure_memory() -> dict[str, Any]:
-    """Calibrate a ResNet-50 on generated images; peak resident memory of this process."""
+    """Error curves of a ResNet-50 on generated images; peak resident memory of this process.
+
+    Calibration, layer problems and elimination of all channels, one layer at a time, in it alone.
+    """
     torch.manual_seed(0)
     shape = (3, 224, 224)
     network = build({"name": "resnet50", "shape": shape, "classes": 1000}).eval()
     generator = torch.Generator().manual_seed(0)
     images = list(torch.randn(512, *shape, generator=generator).split(_BATCH))
     start = time.perf_counter()
-    _, cost, order = find_candidates(network, shape, [], "inner")
-    sites = find_sites(network, cost, order)
-    largest = 0
+    _, cost, order = find_candidates(network, shape, [], PruneConfig().candidates)
+    settings = _settings(positions=_POSITIONS, parallel="threads", jobs=1)
     with tempfile.TemporaryDirectory() as folder:
-        walk = Walk((network,), order, images, Path(folder))
-        for site in sites:
-            (reader,) = site.readers
-            gram, _ = calibrate(walk, reader.layer, _POSITIONS, 0)
-            largest = max(largest, len(gram))
-            print(f"{site.name}: {len(gram)} rows", file=sys.stderr, flush=True)
-            if len(gram) < 1000:  # the others' problems are as large as their Gram matrices
-                layer_problem(gram, reader_weights(network, reader.layer), reader)
+        chooser = Chooser(network, order, cost, images, settings, Path(folder), _say)
+        chooser.paths()
+    readers = {reader.layer.name for site in chooser.sites for reader in site.readers}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     return {
         "peak_gib": peak,
         "images": 512,
         "pixels": 224,
-        "layers": len(sites),
-        "largest_gram": largest,
+        "layers": len(readers),
+        "largest_gram": max(network.get_submodule(name).weight[0].numel() for name in readers),
         "positions": _POSITIONS,
         "seconds": time.perf_counter() - start,
     }
+
+
+def _settings(**changes: Any) -> Settings:
+    """Those of ``mipprune prune``, but for some."""
+    given = PruneConfig()
+    return Settings(**{name: getattr(given, name) for name in Settings.__annotations__} | changes)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _place(row: dict[str, Any]) -> tuple:
