@@ -61,7 +61,7 @@ def provenance(*environments: dict[str, Any], more: str = "") -> str:
     """What rows were recorded with, in a sentence."""
     first = environments[0]
     commands = " and ".join(dict.fromkeys(f"`{e['command']}`" for e in environments))
-    revisions = sorted({str(e["revision"]) for e in environments})
+    revisions = sorted({e["revision"] or "an unknown revision" for e in environments})
     machines = {e["gpu"] or f"{e['cores']} CPU cores ({e['machine']})" for e in environments}
     return (
         f"Recorded by {commands} at {', '.join(revisions)} on "
