@@ -20,7 +20,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.linalg import cho_factor, cho_solve
 from torch import nn
 
 from mipprune.calibration import Layer, Moments, Walk, find_order, pick_positions, rows_of
@@ -176,32 +175,43 @@ def scale_of(norm: nn.Module) -> torch.Tensor:
 
 
 def fit(moments: tuple[Moments, Moments], weights: np.ndarray, intercept: bool) -> Fit:
-    """Best weights (D, O) near given ones, the ridge by the error on the second moments' images."""
-    test_gram, test_cross, *_ = moments[1].means(intercept)
-    gram, cross, *_ = moments[0].means(intercept)
+    """Best weights (D, O) near given ones, the ridge by the error on the second moments' images.
 
-    def error(w: np.ndarray) -> float:
-        return float(np.vdot(w, test_gram @ w) - 2 * np.vdot(w, test_cross))
+    In torch: NumPy's threads would wait for those that torch's layers have just used.
+    """
+    start = torch.from_numpy(weights)
+    test_gram, test_cross, *_ = _tensor_means(moments[1], intercept)
+    gram, cross, *_ = _tensor_means(moments[0], intercept)
 
-    candidates = [(error(weights + _step(gram, cross, weights, r)), r) for r in RIDGES]
+    def error(w: torch.Tensor) -> float:
+        return float((w * (test_gram @ w - 2 * test_cross)).sum())
+
+    candidates = [(error(start + _step(gram, cross, start, r)), r) for r in RIDGES]
     ridge = min(candidates)[1]
     whole = moments[0] if moments[1] is moments[0] else moments[0] + moments[1]
-    gram, cross, square, x, y = whole.means(intercept)
-    new = weights + _step(gram, cross, weights, ridge)
+    gram, cross, square, x, y = _tensor_means(whole, intercept)
+    new = start + _step(gram, cross, start, ridge)
     variance = max(float(square.sum()), 1e-300)
 
-    def share(w: np.ndarray) -> float:
-        left = np.vdot(w, gram @ w) - 2 * np.vdot(w, cross)
-        return max(0.0, float(left + square.sum())) / variance
+    def share(w: torch.Tensor) -> float:
+        left = (w * (gram @ w - 2 * cross)).sum() + square.sum()
+        return max(0.0, float(left)) / variance
 
-    return Fit(new, y - x @ new if intercept else None, ridge, share(weights), share(new))
+    constant = (y - x @ new).numpy() if intercept else None
+    return Fit(new.numpy(), constant, ridge, share(start), share(new))
 
 
-def _step(gram: np.ndarray, cross: np.ndarray, weights: np.ndarray, ridge: float) -> np.ndarray:
+def _tensor_means(moments: Moments, intercept: bool) -> list[torch.Tensor]:
+    return [torch.from_numpy(mean) for mean in moments.means(intercept)]
+
+
+def _step(
+    gram: torch.Tensor, cross: torch.Tensor, weights: torch.Tensor, ridge: float
+) -> torch.Tensor:
     """(G + ρ)⁻¹(B − G W₀)."""
-    rho = ridge * max(float(np.trace(gram)) / len(gram), 1e-300)
-    factor = cho_factor(gram + rho * np.eye(len(gram)))
-    return cho_solve(factor, cross - gram @ weights)
+    rho = ridge * max(float(gram.trace()) / len(gram), 1e-300)
+    factor = torch.linalg.cholesky(gram + rho * torch.eye(len(gram), dtype=gram.dtype))
+    return torch.cholesky_solve(cross - gram @ weights, factor)
 
 
 def _tensors(module, norm, layer: Layer, fitted: Fit) -> dict[str, torch.Tensor]:
