@@ -37,7 +37,7 @@ from mipprune.surgery import prune
 _TRIED = (0.25, 0.5, 0.75)
 # places of a map, and batches, of which one is held out, of the refit in a trial: few are enough,
 # as the errors of all sites are then too high by about the same factor
-_TRIAL_POSITIONS, _TRIAL_BATCHES = 64, 5
+_TRIAL_POSITIONS, _TRIAL_BATCHES = 32, 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,8 +154,8 @@ class Chooser:
         stack = self.moments.stack(site)
         device = next(self.network.parameters()).device
         images = torch.cat(list(self.images))
-        count = max(1, min(self.settings.trials, len(images) // 3))
-        measured, fitted = images[:count].to(device), images[-2 * count :]
+        count = max(1, min(self.settings.trials, len(images) // 2))
+        measured, fitted = images[:count].to(device), images[-count:]
         logits = self.network(measured)
 
         def moved(network: nn.Module) -> float:

@@ -248,7 +248,7 @@ class PruneConfig(EvalConfig):
         128,
         ge=1,
         description="exact: images on which an error's effect on the output is measured, after a "
-        "refit on twice as many others",
+        "refit on as many others",
     )
     refit: bool = Field(True, description="rewrite the weights of what is left, layer by layer")
     recalibrate: bool = Field(
