@@ -166,14 +166,15 @@ class Chooser:
             with reading_less(self.network, weights):
                 return moved(self.network)
 
-        left = 1.0
-        if half := stack.groups // 2:
-            smaller = self._without(site, path.support(half), fitted)
-            left = moved(smaller) / max(alone(half), 1e-300)
-        most = stack.groups - 1
+        half, most = stack.groups // 2, stack.groups - 1
         tried = {min(most, max(1, round(share * stack.groups))) for share in _TRIED}
+        error = {kept: alone(kept) for kept in sorted(tried | ({half} if half else set()))}
+        left = 1.0
+        if half:
+            smaller = self._without(site, path.support(half), fitted)
+            left = moved(smaller) / max(error[half], 1e-300)
         return [
-            (kept, left * alone(kept) / max(float(path.errors[kept]), 1e-300))
+            (kept, left * error[kept] / max(float(path.errors[kept]), 1e-300))
             for kept in sorted(tried)
         ]
 

@@ -14,6 +14,9 @@ from formulations.errors import InputError
 Batch = tuple[torch.Tensor, torch.Tensor]
 """Images (N, C, H, W) float32, normalised, and labels (N,) int64, on the device."""
 
+TEST_BATCH = 250
+"""Test images at a time: on a CPU larger batches are slower (their tensors' pages are new)."""
+
 
 class Data(ABC):
     """A data set.
@@ -89,7 +92,9 @@ class Data(ABC):
         """
 
     @abstractmethod
-    def test_batches(self, size: int = 1000, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+    def test_batches(
+        self, size: int = TEST_BATCH, rank: int = 0, world: int = 1
+    ) -> Iterator[Batch]:
         """Test images in order, normalised; every one in exactly one of the processes."""
 
     @abstractmethod

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from formulations.errors import InputError
-from mipprune.data.base import Batch, Data, part, share
+from mipprune.data.base import TEST_BATCH, Batch, Data, part, share
 from mipprune.data.order import arrange, draw
 from mipprune.data.readers import Reader, open_images
 from mipprune.data.sources import IMAGENET_MEAN, IMAGENET_STD
@@ -59,7 +59,9 @@ class Images(Data):
         order = arrange(self._train.chunks, size, seed, epoch)[own, start:]
         yield from self._load(self._train, RandomCrop(self._size, seed, epoch), order.T)
 
-    def test_batches(self, size: int = 250, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+    def test_batches(
+        self, size: int = TEST_BATCH, rank: int = 0, world: int = 1
+    ) -> Iterator[Batch]:
         """See :meth:`Data.test_batches`."""
         own = np.array(share(self.test_size, rank, world))
         yield from self._load(self._test, CenterCrop(self._size), _parts(own, size))

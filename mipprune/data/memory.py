@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from mipprune.data.base import Batch, Data, part, share
+from mipprune.data.base import TEST_BATCH, Batch, Data, part, share
 from mipprune.data.sources import Source
 
 
@@ -62,7 +62,9 @@ class Memory(Data):
             images = self._augment(self.train.images[index], drawn, step)
             yield self.normalise(images), self.train.labels[index]
 
-    def test_batches(self, size: int = 1000, rank: int = 0, world: int = 1) -> Iterator[Batch]:
+    def test_batches(
+        self, size: int = TEST_BATCH, rank: int = 0, world: int = 1
+    ) -> Iterator[Batch]:
         """See :meth:`Data.test_batches`."""
         own = share(self.test_size, rank, world)
         for start in range(own.start, own.stop, size):
