@@ -16,7 +16,7 @@ API standard with a leading axis of nodes: NumPy on a CPU, torch on a GPU.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,8 +33,8 @@ _STEPS, _ROUNDS = 40, 12
 
 
 @dataclass(frozen=True, eq=False)
-class Relaxation:
-    """N relaxations of equal size.
+class Part:
+    """A layer's loss and terms in N relaxations of equal size.
 
     Parameters
     ----------
@@ -44,6 +44,42 @@ class Relaxation:
         B, zero in the rows of removed groups.
     delta : (N, J, b, b) array
         Δ ⪰ 0 with H − Δ ⪰ 0 on the groups that are there; the identity for removed groups.
+    """
+
+    hessian: Array
+    cross: Array
+    delta: Array
+
+    def derivatives(self, y: Array) -> tuple[Array, Array, Array, Array]:
+        """f without the prices, (N,), its gradient and Hessian, and the weights at y (N, J)."""
+        xp = array_namespace(y)
+        nodes, groups, block = self.delta.shape[:3]
+        rows = self.hessian.shape[1]
+        system = _add_blocks(self.hessian, self.delta * (1 / y - 1)[:, :, None, None])
+        inverse = xp.linalg.inv(_with_unit_rows(system))
+        weights = inverse @ self.cross
+        value = -0.5 * xp.sum(self.cross * weights, axis=(1, 2))
+        parts = xp.reshape(weights, (nodes, groups, block, -1))
+        pushed = self.delta @ parts
+        energy = 0.5 * xp.sum(parts * pushed, axis=(2, 3))
+        flat = xp.reshape(pushed, (nodes, rows, -1))
+        product = inverse * (flat @ xp.matrix_transpose(flat))
+        product = xp.reshape(product, (nodes, groups, block, groups, block))
+        square = y[:, :, None] ** 2 * y[:, None, :] ** 2
+        curvature = -xp.sum(product, axis=(2, 4)) / square
+        eye = xp.eye(groups, dtype=y.dtype, device=y.device)
+        curvature = curvature + (2 * energy / y**3)[:, :, None] * eye
+        return value, -energy / y**2, curvature, weights
+
+
+@dataclass(frozen=True, eq=False)
+class Relaxation:
+    """N relaxations of equal size.
+
+    Parameters
+    ----------
+    parts : sequence of Part
+        Layers with the same groups.
     price : (N, J) array
         c, 0 for the groups whose indicator is fixed.
     low, high : (N, J) arrays
@@ -52,15 +88,13 @@ class Relaxation:
         Called before every step; what it raises ends the work.
     """
 
-    hessian: Array
-    cross: Array
-    delta: Array
+    parts: Sequence[Part]
     price: Array
     low: Array
     high: Array
     pause: Callable[[], None] = lambda: None
 
-    def solve(self, y: Array, tolerance: float) -> tuple[Array, Array]:
+    def solve(self, y: Array, tolerance: float) -> tuple[Array, list[Array]]:
         """Minimise over y within its bounds, from y (N, J).
 
         Parameters
@@ -71,18 +105,18 @@ class Relaxation:
 
         Returns
         -------
-        ((N, J) array, (N, D, O) array)
-            The indicators, and the weights at them.
+        ((N, J) array, list of (N, D, O) arrays)
+            The indicators, and the weights of every part at them.
         """
         xp = array_namespace(y)
         y = self._clip(y)
-        value, gradient, curvature, weights = self._derivatives(y)
+        value, gradient, curvature, *weights = self._derivatives(y)
         for _ in range(_STEPS):
             self.pause()
             direction = self._direction(y, gradient, curvature)
             fall = xp.sum(gradient * direction, axis=1)
             length, done = xp.ones_like(value), ~(fall < 0)
-            ahead = (value, gradient, curvature, weights)
+            ahead = (value, gradient, curvature, *weights)
             after = y
             while not bool(xp.all(done)):
                 trial = y + length[:, None] * direction
@@ -94,7 +128,7 @@ class Relaxation:
                 length = xp.where(done, length, length / 4)
             gain = value - ahead[0]
             y = after
-            value, gradient, curvature, weights = ahead
+            value, gradient, curvature, *weights = ahead
             if bool(xp.all(gain <= tolerance * xp.abs(value))):
                 break
         return y, weights
@@ -142,34 +176,23 @@ class Relaxation:
         useless = xp.sum(gradient * ahead, axis=1) > _USEFUL * own
         return xp.where(useless[:, None], alone, ahead)
 
-    def _derivatives(self, y: Array) -> tuple[Array, Array, Array, Array]:
-        """f, its gradient and Hessian, and the weights at y."""
+    def _derivatives(self, y: Array) -> tuple[Array, ...]:
+        """f, its gradient and Hessian, and the weights of every part at y."""
         xp = array_namespace(y)
-        nodes, groups, block = self.delta.shape[:3]
-        rows = self.hessian.shape[1]
-        system = _add_blocks(self.hessian, self.delta * (1 / y - 1)[:, :, None, None])
-        inverse = xp.linalg.inv(self._with_unit_rows(system))
-        weights = inverse @ self.cross
-        value = xp.sum(self.price * y, axis=1) - 0.5 * xp.sum(self.cross * weights, axis=(1, 2))
-        parts = xp.reshape(weights, (nodes, groups, block, -1))
-        pushed = self.delta @ parts
-        energy = 0.5 * xp.sum(parts * pushed, axis=(2, 3))
-        gradient = self.price - energy / y**2
-        flat = xp.reshape(pushed, (nodes, rows, -1))
-        product = inverse * (flat @ xp.matrix_transpose(flat))
-        product = xp.reshape(product, (nodes, groups, block, groups, block))
-        square = y[:, :, None] ** 2 * y[:, None, :] ** 2
-        curvature = -xp.sum(product, axis=(2, 4)) / square
-        eye = xp.eye(groups, dtype=y.dtype, device=y.device)
-        curvature = curvature + (2 * energy / y**3)[:, :, None] * eye
-        return value, gradient, curvature, weights
+        value, gradient, curvature, weights = xp.sum(self.price * y, axis=1), self.price, 0.0, []
+        for part in self.parts:
+            own = part.derivatives(y)
+            value, gradient, curvature = value + own[0], gradient + own[1], curvature + own[2]
+            weights.append(own[3])
+        return value, gradient, curvature, *weights
 
-    def _with_unit_rows(self, system: Array) -> Array:
-        """Removed groups get an identity block, so that the system can be inverted."""
-        xp = array_namespace(system)
-        eye = xp.eye(system.shape[1], dtype=system.dtype, device=system.device)
-        diagonal = xp.sum(system * eye, axis=2)
-        return system + xp.where(diagonal == 0, 1.0 + diagonal, 0 * diagonal)[:, :, None] * eye
+
+def _with_unit_rows(system: Array) -> Array:
+    """Removed groups get an identity block, so that the system can be inverted."""
+    xp = array_namespace(system)
+    eye = xp.eye(system.shape[1], dtype=system.dtype, device=system.device)
+    diagonal = xp.sum(system * eye, axis=2)
+    return system + xp.where(diagonal == 0, 1.0 + diagonal, 0 * diagonal)[:, :, None] * eye
 
 
 def _choose(xp: Any, chosen: Array, first: tuple, second: tuple) -> tuple:

@@ -215,6 +215,11 @@ class LayerProblem:
         return self.gram.shape[0] // self.block
 
     @property
+    def price(self) -> np.ndarray:
+        """c of every group, (groups,)."""
+        return np.broadcast_to(self.term.price, (self.groups,)).astype(float)
+
+    @property
     def outputs(self) -> int:
         """Number of output columns, O."""
         return self.cross.shape[1]

@@ -29,12 +29,14 @@ from formulations.block_descent import FREE, KEPT, REMOVED, descend
 from formulations.blockwise import apply, diagonal_blocks
 from formulations.descent import accelerated
 from formulations.extraction import tighten
-from formulations.indicator_newton import Relaxation
+from formulations.indicator_newton import Part, Relaxation
 from formulations.layer import LayerProblem
+from formulations.stack import Stack
 from formulations.terms import Partition
 
 _SWEEPS = 3000
 _MULTIPLIERS = 8  # values of μ tried at a node
+_UNIT = 4 * np.finfo(float).eps  # of rounding, of every term of a sum
 
 
 @cache
@@ -70,6 +72,12 @@ class Node:
     surplus: np.ndarray
     warm: Any = None
     multiplier: float = 0.0
+
+    @classmethod
+    def root(cls, groups: int) -> Node:
+        """The node in which all groups are free."""
+        free = np.full(groups, FREE, np.int8)
+        return cls(free, -np.inf, np.full(groups, 0.5), np.zeros(groups))
 
     @property
     def free(self) -> np.ndarray:
@@ -107,14 +115,14 @@ class _Base:
     Parameters
     ----------
     problem : LayerProblem
-        After the extraction.
+        After the extraction; for :class:`IndicatorNewton` also a Stack.
     most : int
         Largest number of groups; all of them for no limit.
     tolerance : float
         Relative precision of a node's relaxation.
     """
 
-    problem: LayerProblem
+    problem: LayerProblem | Stack
     most: int
     tolerance: float
     width: int = field(default=1, init=False)
@@ -122,9 +130,8 @@ class _Base:
 
     def __post_init__(self):
         self.pause = lambda: None
-        groups = self.problem.groups
-        self.price = np.broadcast_to(self.problem.term.price, (groups,)).astype(float)
-        self.limited = self.most < groups
+        self.price = self.problem.price
+        self.limited = self.most < self.problem.groups
 
     def evaluate(self, nodes: Sequence[Node], cutoff: float) -> None:
         """See :class:`Engine`."""
@@ -271,28 +278,37 @@ class ProximalGradient(_Base):
         return float(bound), indicator, surplus, weights
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class _Reduced:
-    """A node's problem in its free groups: the removed dropped, the kept minimised over."""
+    """A layer at a node, in its free groups: the removed dropped, the kept minimised over.
+
+    ``magnitude`` is that of the constants, of which rounding is a share.
+    """
 
     hessian: np.ndarray
     cross: np.ndarray
     constant: float
+    magnitude: float
 
 
 class IndicatorNewton(_Base):
     """Newton's method in the indicators (:mod:`formulations.indicator_newton`), φ = a‖w‖².
 
-    Every node extracts again: with groups removed or kept, what is left of the loss has more
-    curvature to give, and Δ grows by θ times the Schur complements of H − Δ.
+    For one layer, or for the layers of a stack, whose values add up. Every node extracts again:
+    with groups removed or kept, what is left of a loss has more curvature to give, and Δ grows by θ
+    times the Schur complements of H − Δ.
     """
 
     def __post_init__(self):
         super().__post_init__()
-        problem = self.problem
-        self.hessian, self.cross = problem.hessian, problem.cross
-        own = 2 * np.broadcast_to(problem.term.ridge, (problem.groups,))
-        self.delta = own[:, None, None] * np.eye(problem.block)
+        stacked = isinstance(self.problem, Stack)
+        self.layers = self.problem.problems if stacked else (self.problem,)
+        self.hessians = [layer.hessian for layer in self.layers]
+        own = [2 * np.broadcast_to(p.term.ridge, (p.groups,)) for p in self.layers]
+        self.deltas = [
+            ridge[:, None, None] * np.eye(layer.block)
+            for ridge, layer in zip(own, self.layers, strict=True)
+        ]
 
     def evaluate(self, nodes: Sequence[Node], cutoff: float) -> None:
         """See :class:`Engine`: one thread a node, because these matrices are too small to share."""
@@ -303,61 +319,79 @@ class IndicatorNewton(_Base):
 
     def _solve(self, node: Node, price: np.ndarray, cutoff: float):
         groups = self.problem.groups
-        indicator, delta = (node.indicator, self.delta) if node.warm is None else node.warm
+        indicator, deltas = (node.indicator, self.deltas) if node.warm is None else node.warm
         free, kept = node.free, node.state == KEPT
         y, surplus = node.state.astype(float), np.zeros(groups)
-        reduced = self._reduce(kept, free)
-        constant = reduced.constant + float(price[kept].sum())
+        layers = [self._reduce(number, kept, free) for number in range(len(self.layers))]
+        constant = sum(layer.constant for layer in layers) + float(price[kept].sum())
         # the objective of the kept groups is in the constant: their surplus is never used
         if not free.any():
             rounding = 1e-12 * abs(constant)
-            return constant - rounding, y, surplus, (y, delta)
+            return constant - rounding, y, surplus, (y, deltas)
         if node.warm is not None:
-            delta = delta.copy()
-            delta[free] = tighten(reduced.hessian, delta[free])
-        count = int(free.sum())
-        ones = np.ones((1, count))
+            deltas = [delta.copy() for delta in deltas]
+            for layer, delta in zip(layers, deltas, strict=True):
+                delta[free] = tighten(layer.hessian, delta[free])
+        own = [delta[free] for delta in deltas]
+        ones = np.ones((1, int(free.sum())))
         relaxation = Relaxation(
-            *(reduced.hessian[None], reduced.cross[None], delta[free][None], price[free][None]),
-            *(0 * ones, ones, self.pause),
+            [
+                Part(layer.hessian[None], layer.cross[None], delta[None])
+                for layer, delta in zip(layers, own, strict=True)
+            ],
+            *(price[free][None], 0 * ones, ones, self.pause),
         )
         start = np.clip(indicator[free], 0.02, 1.0)[None]
         solved, weights = relaxation.solve(start, self.tolerance)
         y[free] = solved[0]
-        bound, surplus[free] = self._bound(reduced, constant, weights[0], delta[free], price[free])
-        return bound, y, surplus, (y, delta)
+        fenchel = [_fenchel(*given) for given in zip(layers, weights, own, strict=True)]
+        value, conjugate, rounding = (sum(terms) for terms in zip(*fenchel, strict=True))
+        surplus[free] = conjugate - price[free]
+        value += float(price[kept].sum()) - np.maximum(surplus, 0).sum()
+        rounding += _UNIT * groups * float(price.sum())
+        return value - rounding, y, surplus, (y, deltas)
 
-    def _reduce(self, kept: np.ndarray, free: np.ndarray) -> _Reduced:
-        inside, outside = self.problem.rows(kept), self.problem.rows(free)
-        hessian = self.hessian[np.ix_(outside, outside)]
-        cross, constant = self.cross[outside], self.problem.constant
+    def paid(self, y: np.ndarray) -> np.ndarray:
+        """−∂f_l/∂y_j of every layer at the root, without prices, (L, J), at indicators y (J,)."""
+        parts = [
+            Part(hessian[None], layer.cross[None], delta[None])
+            for hessian, layer, delta in zip(self.hessians, self.layers, self.deltas, strict=True)
+        ]
+        return np.array([-part.derivatives(y[None])[1][0] for part in parts])
+
+    def _reduce(self, number: int, kept: np.ndarray, free: np.ndarray) -> _Reduced:
+        layer, whole = self.layers[number], self.hessians[number]
+        inside, outside = layer.rows(kept), layer.rows(free)
+        hessian, cross = whole[np.ix_(outside, outside)], layer.cross[outside]
+        constant = layer.constant
         if inside.any():
-            solved = np.linalg.inv(self.hessian[np.ix_(inside, inside)])
-            coupling = self.hessian[np.ix_(outside, inside)] @ solved
-            hessian = hessian - coupling @ self.hessian[np.ix_(inside, outside)]
+            solved = np.linalg.inv(whole[np.ix_(inside, inside)])
+            coupling = whole[np.ix_(outside, inside)] @ solved
+            hessian = hessian - coupling @ whole[np.ix_(inside, outside)]
             hessian = (hessian + hessian.T) / 2
-            cross = cross - coupling @ self.cross[inside]
-            constant = constant - 0.5 * float(
-                np.vdot(self.cross[inside], solved @ self.cross[inside])
-            )
-        return _Reduced(hessian, cross, constant)
+            cross = cross - coupling @ layer.cross[inside]
+            constant -= 0.5 * float(np.vdot(layer.cross[inside], solved @ layer.cross[inside]))
+        return _Reduced(hessian, cross, constant, abs(constant) + abs(layer.constant))
 
-    def _bound(self, reduced, constant, weights, delta, price):
-        """D(V), less what rounding can have added, and φ* − c of every free group."""
-        groups, block = delta.shape[:2]
-        image = reduced.hessian @ weights - apply(delta, weights)
-        v = (reduced.cross - image).reshape(groups, block, -1)
-        solved = np.linalg.solve(delta, v)
-        conjugate = 0.5 * (v * solved).sum(axis=(1, 2))
-        length, maximiser = np.linalg.norm(weights), np.sqrt((solved**2).sum(axis=(1, 2)))
-        unit = 4 * sum(weights.shape) * np.finfo(float).eps
-        spread = unit * (
-            np.linalg.norm(reduced.cross) + 2 * np.linalg.norm(reduced.hessian) * length
-        )
-        least = np.linalg.eigvalsh(delta)[:, 0]
-        conjugate = conjugate + spread * maximiser + 0.5 * spread**2 / least
-        surplus = conjugate - price
-        quadratic = 0.5 * float(np.vdot(weights, image))
-        magnitude = abs(constant) + abs(self.problem.constant) + abs(quadratic)
-        magnitude += conjugate.sum() + price.sum() + spread * length
-        return constant - quadratic - np.maximum(surplus, 0).sum() - unit * magnitude, surplus
+
+def _fenchel(
+    layer: _Reduced, weights: np.ndarray, delta: np.ndarray
+) -> tuple[float, np.ndarray, float]:
+    """D(V) of a layer at weights (1, D, O) without its terms, φ* of every group, and rounding.
+
+    φ* is from above; by as much as is given third, rounding can have raised all the rest.
+    """
+    weights = weights[0]
+    groups, block = delta.shape[:2]
+    image = layer.hessian @ weights - apply(delta, weights)
+    v = (layer.cross - image).reshape(groups, block, -1)
+    solved = np.linalg.solve(delta, v)
+    conjugate = 0.5 * (v * solved).sum(axis=(1, 2))
+    length, maximiser = np.linalg.norm(weights), np.sqrt((solved**2).sum(axis=(1, 2)))
+    unit = _UNIT * sum(weights.shape)
+    spread = unit * (np.linalg.norm(layer.cross) + 2 * np.linalg.norm(layer.hessian) * length)
+    least = np.linalg.eigvalsh(delta)[:, 0]
+    conjugate = conjugate + spread * maximiser + 0.5 * spread**2 / least
+    quadratic = 0.5 * float(np.vdot(weights, image))
+    magnitude = layer.magnitude + abs(quadratic) + conjugate.sum() + spread * length
+    return layer.constant - quadratic, conjugate, unit * magnitude

@@ -16,7 +16,7 @@ import numpy as np
 
 from formulations.blockwise import apply, congruent, diagonal_blocks, less_blocks
 from formulations.errors import InputError
-from formulations.indicator_newton import Relaxation
+from formulations.indicator_newton import Part, Relaxation
 
 if TYPE_CHECKING:
     from formulations.layer import LayerProblem
@@ -101,10 +101,10 @@ class _Ascent:
         """Value of the root, less c₀, and its weights."""
         shape = (1, self.groups)
         relaxation = Relaxation(
-            *(hessian[None], cross[None], delta[None], self.price),
-            *(np.zeros(shape), np.ones(shape)),
+            [Part(hessian[None], cross[None], delta[None])],
+            *(self.price, np.zeros(shape), np.ones(shape)),
         )
-        self.indicator, weights = relaxation.solve(self.indicator, 1e-7)
+        self.indicator, (weights,) = relaxation.solve(self.indicator, 1e-7)
         value = self.price[0] @ self.indicator[0] - 0.5 * float(np.vdot(cross, weights[0]))
         return float(value), weights[0]
 

@@ -9,26 +9,23 @@ several layers read the groups (:mod:`formulations.stack`) the rises of all laye
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from formulations import branch_and_bound
-from formulations.block_descent import SWAPS
 from formulations.blockwise import diagonal_blocks
-from formulations.catalogue import square
 from formulations.errors import InputError
 from formulations.layer import LayerProblem
 from formulations.stack import Stack
+from formulations.stack_search import improve, search
 
-# rows up to which the best Δ is worth its time, and from which a layer's groups are not swapped
-# and no tree is grown on a stack
-_SMALL, _LARGE = 300, 1500
+# rows of a layer of whose tree the open nodes are limited as told; and from which on groups are not
+# swapped and no tree is grown
+_USUAL, _LARGE = 600, 1500
 # a price that is none, as a share of c₀: a term's must be positive
 _FREE = 1e-12
 # prices, of the least at which fewer groups would do: the limit on their number shall bind
 _SHARES_OF_SLOPE = (0.5, 0.1, 0.01)
-_ROUNDING = 1e-12  # relative
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,38 +117,6 @@ class Choice:
         return max(0.0, self.objective - self.bound) / max(self.objective, 1e-300)
 
 
-def replace_price(problem: LayerProblem, price: float) -> LayerProblem:
-    """The same problem with another price, of φ = a‖w‖²; its data are not checked again."""
-    term = square(problem.term.ridge, price)
-    return problem.transformed(problem.gram, problem.cross, term)
-
-
-def improve(stack: Stack, support: np.ndarray) -> np.ndarray:
-    """Swap groups until no swap of those tried lowers the objective; (J,) bool.
-
-    Dropped may be those that cost least to drop.
-    """
-    value, change = stack.changes(support)
-    while True:
-        lowest, better = value - _ROUNDING * (abs(value) + stack.constant), None
-        cheapest = [group for group in np.argsort(change, kind="stable") if support[group]]
-        for dropped in cheapest[:SWAPS]:
-            trial = support.copy()
-            trial[dropped] = False
-            without, added = stack.changes(trial)
-            group = int(np.where(support, np.inf, added).argmin())
-            if not support[group] and without + added[group] < lowest:
-                trial[group] = True
-                lowest, better = without + added[group], trial
-        if better is None:
-            return support
-        found, change = stack.changes(better)
-        # a promise counts only if the refit keeps it: rounding must not make the search circular
-        if found >= value - _ROUNDING * (abs(value) + stack.constant):
-            return support
-        value, support = found, better
-
-
 def choose(
     stack: Stack,
     kept: int,
@@ -177,8 +142,9 @@ def choose(
     tolerance : float
         Relative gap at which to stop.
     nodes : int
-        Most open nodes of the branch and bound; 0 for none. Without a time limit the result
-        depends on nothing else.
+        Most open nodes of the branch and bound on a layer of 600 rows; 0 for none. With fewer rows
+        they may be more, by the square of the ratio, since they are less work. Without a time
+        limit the result depends on nothing else.
     time_limit : float
         Seconds of the branch and bound.
 
@@ -200,35 +166,34 @@ def choose(
         return Choice(support, value, value)
     if max(len(problem.gram) for problem in stack.problems) <= _LARGE:
         support = improve(stack, support)
-    if stack.rows > _LARGE or nodes == 0:
+    # rows of one layer that would be as much work
+    rows = sum(len(problem.gram) ** 3 for problem in stack.problems) ** (1 / 3)
+    if nodes == 0 or rows > _LARGE:
         # more groups are never worse: all that is proved without a tree
         everything = stack.objective(np.ones(stack.groups, bool))
         return Choice(support, stack.objective(support), everything)
-    return _search(stack, support, path, tolerance, nodes, time_limit)
+    limit = round(nodes * max(1.0, (_USUAL / rows) ** 2))
+    return _search(stack, support, path, tolerance, limit, time_limit)
 
 
 def _search(stack, support, path, tolerance, nodes, time_limit) -> Choice:
-    kept, problem = int(support.sum()), stack.joined()
+    kept = int(support.sum())
     slope = float(((path.errors[:kept] - path.errors[kept]) / np.arange(kept, 0, -1)).min())
     value, spent, seconds = stack.objective(support), 0, 0.0
     bound = stack.objective(np.ones(stack.groups, bool))
     for share in _SHARES_OF_SLOPE:
-        price = max(share * slope, _FREE * problem.constant)
-        priced = replace_price(problem, price)
-        solution = branch_and_bound.solve(
-            priced,
-            extraction="ascent" if len(problem.gram) <= _SMALL else "schur",
-            cardinality=kept,
+        price = max(share * slope, _FREE * stack.constant)
+        found = search(
+            *(replace(stack, each=price), kept, support),
             tolerance=max(1e-6, tolerance * value / (value + price * kept)),
-            node_limit=nodes,
+            nodes=nodes,
             time_limit=time_limit,
-            start=priced.refit(support),
         )
-        bound = max(bound, solution.bound - price * kept)
-        spent, seconds = spent + solution.nodes, seconds + solution.seconds
-        best, enough = _filled(solution.support, kept, path), solution.kept == kept
-        if (found := stack.objective(best)) < value:
-            value, support = found, best
+        bound = max(bound, found.bound - price * kept)
+        spent, seconds = spent + found.nodes, seconds + found.seconds
+        best, enough = _filled(found.support, kept, path), found.support.sum() == kept
+        if (reached := stack.objective(best)) < value:
+            value, support = reached, best
         if enough or value - bound <= tolerance * value:
             break
     return Choice(support, value, min(bound, value), spent, seconds)

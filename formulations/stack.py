@@ -3,10 +3,10 @@
 Channels that several layers read stay or go for all of them at once. With the layers' inputs X_l,
 weights W_l and the rows of X_l that belong to the groups of a support S,
 
-    min over S of  Σ_l min_V ½‖X_l W_l − X_l[S] V‖²/n + φ_l(V):
+    min over S of  Σ_l min_V ½‖X_l W_l − X_l[S] V‖²/n + φ_l(V) + c·|S|:
 
-one layer problem whose Hessian is block-diagonal over the layers, group by group. What is asked of
-it is mostly found layer by layer.
+one layer problem whose Hessian is block-diagonal over the layers, group by group. All that is asked
+of it is found layer by layer, and no matrix is larger than a layer's.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from formulations.block_descent import changes
-from formulations.catalogue import square
 from formulations.errors import InputError
 from formulations.layer import LayerProblem
 
@@ -28,7 +27,9 @@ class Stack:
     Parameters
     ----------
     problems : tuple of LayerProblem
-        With φ = a‖w‖², each of its own a; their prices are left aside.
+        With φ = a‖w‖², each of its own a; their own prices are left aside.
+    each : float
+        c, the price of a kept group, which :meth:`objective` and :meth:`changes` leave aside too.
 
     Raises
     ------
@@ -37,6 +38,7 @@ class Stack:
     """
 
     problems: tuple[LayerProblem, ...]
+    each: float = 0.0
 
     def __post_init__(self):
         if len({problem.groups for problem in self.problems}) != 1:
@@ -50,9 +52,9 @@ class Stack:
         return self.problems[0].groups
 
     @property
-    def rows(self) -> int:
-        """Of all problems together."""
-        return sum(len(problem.gram) for problem in self.problems)
+    def price(self) -> np.ndarray:
+        """c of every group, (J,)."""
+        return np.full(self.groups, self.each)
 
     @property
     def constant(self) -> float:
@@ -81,25 +83,3 @@ class Stack:
             own, moved = changes(hessian, cross, p.constant, free, chosen, p.block)
             value, change = value + own, change + moved
         return value, change
-
-    def joined(self) -> LayerProblem:
-        """The one layer problem of the same objective, with the price 1.
-
-        A group's rows are those that it has in every problem, one under another; so are the
-        weights, the n-th output of every problem in the n-th column. As H is block-diagonal, W is
-        then what the problems' own weights are. All have the least of their ridges; what theirs are
-        above it goes to G.
-        """
-        least = min(float(np.min(problem.term.ridge)) for problem in self.problems)
-        block = sum(problem.block for problem in self.problems)
-        rows = np.arange(self.groups * block).reshape(self.groups, block)
-        gram = np.zeros((rows.size, rows.size))
-        cross = np.zeros((rows.size, max(problem.outputs for problem in self.problems)))
-        first = 0
-        for problem in self.problems:
-            own = rows[:, first : first + problem.block].ravel()
-            gram[np.ix_(own, own)] = problem.hessian
-            cross[own, : problem.outputs] = problem.cross
-            first += problem.block
-        gram[np.diag_indices_from(gram)] -= 2 * least
-        return LayerProblem.unchecked(gram, cross, self.constant, square(least, 1.0), block)

@@ -14,7 +14,7 @@ import torch
 
 from formulations.block_descent import FREE, KEPT, REMOVED
 from formulations.errors import InputError
-from formulations.indicator_newton import Relaxation
+from formulations.indicator_newton import Part, Relaxation
 from formulations.layer import LayerProblem
 from formulations.node_relaxations import Node
 
@@ -82,12 +82,12 @@ class BatchedNewton:
             delta = torch.where(again[:, None, None, None], more, delta)
         ones = free.new_ones(free.shape, dtype=hessian.dtype)
         fixed = ones * ~free
-        relaxation = Relaxation(
-            hessian, cross, delta, torch.where(free, self.price, 0.0), fixed, ones, self.pause
-        )
+        price = torch.where(free, self.price, 0.0)
+        part = Part(hessian, cross, delta)
+        relaxation = Relaxation([part], price, fixed, ones, self.pause)
         start = self._tensor(np.stack([node.indicator for node in nodes]))
         start = torch.where(free, start.clamp(0.02, 1.0), ones)
-        y, weights = relaxation.solve(start, self.tolerance)
+        y, (weights,) = relaxation.solve(start, self.tolerance)
         bound, surplus = self._bound(hessian, cross, delta, weights, free, kept)
         y, bound, surplus = (x.cpu().numpy() for x in (y, bound, surplus))
         for i, node in enumerate(nodes):

@@ -14,6 +14,7 @@ import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -152,11 +153,7 @@ class Chooser:
         site = self.sites[number]
         self.report(f"{site.name}: what its errors do to the network's output")
         stack = self.moments.stack(site)
-        device = next(self.network.parameters()).device
-        images = torch.cat(list(self.images))
-        count = max(1, min(self.settings.trials, len(images) // 2))
-        measured, fitted = images[:count].to(device), images[-count:]
-        logits = self.network(measured)
+        measured, fitted, logits = self._trial
 
         def moved(network: nn.Module) -> float:
             return float((network(measured) - logits).square().mean())
@@ -177,6 +174,15 @@ class Chooser:
             (kept, left * error[kept] / max(float(path.errors[kept]), 1e-300))
             for kept in sorted(tried)
         ]
+
+    @cached_property
+    @torch.no_grad()
+    def _trial(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Images on which effects are measured, others to refit on, and the logits of the first."""
+        images = torch.cat(list(self.images))
+        count = max(1, min(self.settings.trials, len(images) // 2))
+        measured = images[:count].to(next(self.network.parameters()).device)
+        return measured, images[-count:], self.network(measured)
 
     def _without(self, site: Site, support: np.ndarray, images: torch.Tensor) -> nn.Module:
         """The network with a support of one site, all layers refitted on some images."""

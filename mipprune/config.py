@@ -257,9 +257,10 @@ class PruneConfig(EvalConfig):
     )
     tolerance: float = Field(0.01, gt=0, description="exact: gap at which a layer counts as solved")
     nodes: int = Field(
-        6,
+        4,
         ge=0,
-        description="exact: most open nodes of a layer's branch and bound; 0: none, no proof",
+        description="exact: most open nodes of the branch and bound on a layer of 600 rows, more "
+        "on smaller ones; 0: none, no proof",
     )
     time_limit: float = Field(
         float("inf"),
@@ -282,7 +283,10 @@ class CertifyConfig(Section):
     layers: list[str] = Field([], description="layers, or patterns; default: all with fewer inputs")
     tolerance: float = Field(0.01, gt=0, description="gap at which a layer counts as solved")
     nodes: int = Field(
-        6, ge=0, description="most open nodes of a layer's branch and bound; 0: none, no proof"
+        4,
+        ge=0,
+        description="most open nodes of the branch and bound on a layer of 600 rows, more on "
+        "smaller ones; 0: none, no proof",
     )
     time_limit: float = Field(float("inf"), gt=0, description="seconds of a layer")
     parallel: str = Field(

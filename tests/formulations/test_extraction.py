@@ -9,7 +9,7 @@ from layer_instances import all_supports, layer_problem, layer_problems
 from formulations import LayerProblem, derive
 from formulations.branch_and_bound import relax
 from formulations.extraction import RULES, extract, schur
-from formulations.indicator_newton import Relaxation
+from formulations.indicator_newton import Part, Relaxation
 from formulations.root_bound import conic
 
 few = settings(max_examples=20, deadline=None)
@@ -102,10 +102,8 @@ def relaxation_of(problem):
     own = 2 * np.broadcast_to(problem.term.ridge, (problem.groups,))
     delta = own[:, None, None] * np.eye(problem.block)
     price = np.broadcast_to(problem.term.price, shape).astype(float)
-    return Relaxation(
-        *(problem.hessian[None], problem.cross[None], delta[None], price),
-        *(np.zeros(shape), np.ones(shape)),
-    )
+    part = Part(problem.hessian[None], problem.cross[None], delta[None])
+    return Relaxation([part], price, np.zeros(shape), np.ones(shape))
 
 
 @given(problem=plain, seed=st.integers(0, 100))
@@ -127,6 +125,6 @@ def test_derivatives_in_the_indicators_are_those_of_differences(problem, seed):
 @given(problem=plain)
 @few
 def test_newton_s_weights_reach_the_dual_bound(problem):
-    _, weights = relaxation_of(problem).solve(np.full((1, problem.groups), 0.5), 1e-12)
+    _, (weights,) = relaxation_of(problem).solve(np.full((1, problem.groups), 0.5), 1e-12)
     value = problem.relaxed_objective(weights[0])
     assert problem.dual_bound(weights[0]) == pytest.approx(value, rel=1e-5, abs=1e-9)

@@ -7,10 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from formulations import LayerProblem, square
+from formulations import LayerProblem, square, stack_search
+from formulations.branch_and_bound import relax
 from formulations.errors import InputError
-from formulations.selection import choose, eliminate, improve
+from formulations.node_relaxations import IndicatorNewton, Node
+from formulations.selection import choose, eliminate
 from formulations.stack import Stack
+from formulations.stack_search import improve, search
 
 
 def layer(seed, groups=5, block=2, outputs=3, samples=60):
@@ -84,19 +87,55 @@ def test_every_removal_is_the_best_of_all(seed, readers):
         support[group] = False
 
 
+def joined(stack, price):
+    """The one layer problem of the same objective, of a Hessian block-diagonal over the layers.
+
+    All layers get the least of their ridges; what theirs are above it goes to G.
+    """
+    least = min(float(problem.term.ridge) for problem in stack.problems)
+    block = sum(problem.block for problem in stack.problems)
+    rows = np.arange(stack.groups * block).reshape(stack.groups, block)
+    gram = np.zeros((rows.size, rows.size))
+    outputs = [problem.outputs for problem in stack.problems]
+    cross = np.zeros((rows.size, sum(outputs)))
+    row, column = 0, 0
+    for problem in stack.problems:
+        own = rows[:, row : row + problem.block].ravel()
+        more = 2 * (float(problem.term.ridge) - least) * np.eye(len(own))
+        gram[np.ix_(own, own)] = problem.gram + more
+        cross[own, column : column + problem.outputs] = problem.cross
+        row, column = row + problem.block, column + problem.outputs
+    return LayerProblem(gram, cross, stack.constant, square(least, price), block)
+
+
 @settings(max_examples=15, deadline=None)
 @given(seeds, readers, st.integers(0, 31))
 def test_a_stack_and_its_block_diagonal_problem_are_one(seed, readers, number):
     layers = stack(seed, readers)
-    joined, support = layers.joined(), (number >> np.arange(5)) % 2 == 1
+    whole, support = joined(layers, 1e-9), (number >> np.arange(5)) % 2 == 1
     expected = least_squares(layers, support)
-    free = joined.transformed(joined.gram, joined.cross, square(joined.term.ridge, 1e-300))
-    got = free.objective(free.refit(support), support)
-    assert got == pytest.approx(expected, rel=1e-6, abs=1e-9 * layers.constant)
+    got = whole.objective(whole.refit(support), support)
+    assert got == pytest.approx(expected, rel=1e-6, abs=1e-8 * layers.constant)
     assert layers.objective(support) == pytest.approx(expected, rel=1e-6)
-    assert len(joined.gram) == layers.rows
-    one, several = eliminate(Stack((joined,))), eliminate(layers)
+    one, several = eliminate(Stack((whole,))), eliminate(layers)
     np.testing.assert_allclose(several.errors, one.errors, rtol=1e-6, atol=1e-9 * layers.constant)
+
+
+@settings(max_examples=15, deadline=None)
+@given(seeds, readers, st.integers(2, 5), st.floats(1e-3, 0.3))
+def test_the_root_of_a_stack_is_that_of_its_block_diagonal_problem(seed, readers, most, share):
+    layers = stack(seed, readers)
+    price = share * layers.constant / layers.groups
+    whole = joined(layers, price)
+    shares = tuple(
+        LayerProblem(p.gram + more * np.eye(len(p.gram)), p.cross, p.constant, whole.term, p.block)
+        for p in layers.problems
+        for more in [2 * (float(p.term.ridge) - whole.term.ridge)]
+    )
+    root = Node.root(layers.groups)
+    IndicatorNewton(Stack(shares, price), most, 1e-9).evaluate([root], np.inf)
+    expected = relax(whole, cardinality=most, tolerance=1e-8).bound
+    assert root.bound == pytest.approx(expected, rel=1e-5, abs=1e-7 * layers.constant)
 
 
 @settings(max_examples=10, deadline=None)
@@ -140,12 +179,37 @@ def test_a_choice_is_the_best_of_all_and_its_bound_below_them(seed, readers, kep
     assert choice.gap <= 2e-4
 
 
-@pytest.mark.parametrize("readers", [1, 2])
+@pytest.mark.parametrize("readers", [1, 2, 3])
 def test_a_bound_is_valid_however_early_the_search_ends(readers):
     layers = stack(3, readers, groups=10)
     least = min(all_costs(layers, 4).values())
-    for nodes in (0, 1, 2):
-        assert choose(layers, 4, nodes=nodes, tolerance=1e-6).bound <= least * (1 + 1e-9)
+    assert choose(layers, 4, nodes=0).bound <= least * (1 + 1e-9)
+    start = eliminate(layers).support(4)
+    price = 1e-3 * layers.constant
+    bounds = [
+        search(
+            *(Stack(layers.problems, price), 4, start),
+            tolerance=1e-6,
+            nodes=nodes,
+            time_limit=float("inf"),
+        ).bound
+        for nodes in (1, 2, 1000)
+    ]
+    assert bounds[0] < bounds[2]  # it did end early
+    assert max(bounds) - 4 * price <= least * (1 + 1e-9)
+
+
+def test_the_parts_of_a_price_raise_the_bound_of_the_root():
+    layers = stack(1, 3, groups=10)
+    own = Stack(layers.problems, 1e-3 * layers.constant)
+    start = eliminate(layers).support(4)
+    roots = []
+    for small in (0, 600):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(stack_search, "_SMALL", small)
+            found = search(own, 4, start, tolerance=1e-6, nodes=1, time_limit=float("inf"))
+        roots.append(found.bound)
+    assert roots[1] > roots[0]
 
 
 def test_a_better_start_is_taken():
