@@ -34,7 +34,7 @@ from mipprune.checkpoint import write_json
 from mipprune.choice import Chooser, Settings
 from mipprune.config import BudgetConfig, EvalConfig, PruneConfig, configure
 from mipprune.data import Data
-from mipprune.evaluate import open_weights
+from mipprune.evaluate import open_weights, predict
 from mipprune.models import build
 from mipprune.oneshot import find_candidates
 from mipprune.refit import refit
@@ -100,7 +100,7 @@ def run(given: argparse.Namespace):
     words += [f"data.path={given.data}"] if given.data else []
     network, data = open_weights(configure(EvalConfig, {}, words))
     network.eval()
-    labels, says = data.test.labels, predict(network, data, data.test_size)
+    labels, says = data.test.labels, said_of(network, data, data.test_size)
     dense = _share(says[:FIRST] == labels[:FIRST]), _share(says == labels)
     batches = list(data.sample(given.images).cpu().split(_BATCH))
     settings = PruneConfig()
@@ -129,7 +129,7 @@ def run(given: argparse.Namespace):
                     "recalibrated": _accuracy(_recalibrated(smaller, batches), data),
                 }
                 refit(network, smaller, groups, kept, batches, positions=settings.positions)
-                own = predict(smaller, data, data.test_size)
+                own = said_of(smaller, data, data.test_size)
                 found |= {
                     "refitted": _share(own[:FIRST] == labels[:FIRST]),
                     "refitted_recalibrated": _accuracy(_recalibrated(smaller, batches), data),
@@ -151,13 +151,13 @@ def run(given: argparse.Namespace):
 
 
 @torch.inference_mode()
-def predict(network: torch.nn.Module, data: Data, count: int) -> torch.Tensor:
+def said_of(network: torch.nn.Module, data: Data, count: int) -> torch.Tensor:
     """(count,) int: the classes that a network says of the first test images."""
     said: list[torch.Tensor] = []
     for images, _ in data.test_batches():
         if sum(map(len, said)) >= count:
             break
-        said.append(network(images).argmax(1))
+        said.append(predict(network, images))
     return torch.cat(said)[:count]
 
 
@@ -166,7 +166,7 @@ def _share(hits: torch.Tensor) -> float:
 
 
 def _accuracy(network: torch.nn.Module, data: Data) -> float:
-    return _share(predict(network, data, FIRST) == data.test.labels[:FIRST])
+    return _share(said_of(network, data, FIRST) == data.test.labels[:FIRST])
 
 
 def _recalibrated(network, batches):

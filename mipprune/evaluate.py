@@ -30,9 +30,15 @@ def accuracy(network: nn.Module, data: Data, ranks: Ranks = _ALONE) -> float:
     network.eval()
     correct = torch.zeros((), dtype=torch.int64, device=data.device)
     for images, labels in data.test_batches(rank=ranks.rank, world=ranks.world):
-        correct += (network(images).argmax(1) == labels).sum()
+        correct += (predict(network, images) == labels).sum()
     network.train(training)
     return 100 * int(ranks.sum_(correct)) / data.test_size
+
+
+def predict(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """(N,) int64: the class that a network says of each of the images (N, C, H, W)."""
+    # with channels last a convolution takes two thirds of the time on a CPU
+    return network(images.contiguous(memory_format=torch.channels_last)).argmax(1)
 
 
 @torch.inference_mode()

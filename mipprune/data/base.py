@@ -14,7 +14,7 @@ from formulations.errors import InputError
 Batch = tuple[torch.Tensor, torch.Tensor]
 """Images (N, C, H, W) float32, normalised, and labels (N,) int64, on the device."""
 
-TEST_BATCH = 250
+TEST_BATCH = 128
 """Test images at a time: on a CPU larger batches are slower (their tensors' pages are new)."""
 
 
