@@ -7,13 +7,14 @@ layers say of common indicators; supports are improved by swaps.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from formulations.block_descent import SWAPS
 from formulations.catalogue import square
-from formulations.clock import Clock, attempt
+from formulations.clock import Clock, Stopped
 from formulations.extraction import extract
 from formulations.incumbents import proved_refit
 from formulations.layer import LayerProblem
@@ -120,7 +121,8 @@ def search(
     inner = _extract(stack, most, 0.1 * tolerance)
     tree = Tree(supports, IndicatorNewton(inner, most, 0.1 * tolerance), clock, tolerance, nodes)
     clock.limit = time_limit
-    attempt(tree.search)
+    with suppress(Stopped):  # Ctrl-C ends all work: no half-done search passes for a whole one
+        tree.search()
     bound = min(tree.bound, supports.objective)
     return Found(supports.support, bound, tree.nodes, clock.elapsed)
 
@@ -141,7 +143,7 @@ def _extract(stack: Stack, most: int, tolerance: float) -> Stack:
     root = Node.root(stack.groups)
     engine.evaluate([root], np.inf)
     paid = engine.paid(np.clip(root.indicator, _LEAST, 1.0))
-    paid = np.maximum(paid, _LEAST * paid.sum(axis=0))
+    paid = np.maximum(paid, _LEAST * paid.sum(axis=0) + np.finfo(float).tiny)  # if all are zero
     prices = (stack.each + root.multiplier) * paid / paid.sum(axis=0)
     second = [
         extract(_priced(problem, price), "ascent").problem if fits else problem

@@ -192,21 +192,20 @@ class Walk:
 
     def observe(
         self, layer: Layer
-    ) -> Iterator[tuple[list[torch.Tensor], list[torch.Tensor], list[torch.Tensor]]]:
-        """Inputs and outputs of a layer of this unit, and the unit's inputs, of every network.
-
-        Batch by batch.
+    ) -> Iterator[tuple[list[torch.Tensor], torch.Tensor, list[torch.Tensor]]]:
+        """Inputs of a layer of this unit in every network, its outputs in the first, and the unit's
+        inputs in every network; batch by batch.
         """
         for number, images in enumerate(self.images):
             inputs, outputs, entries = [], [], []
             for index, network in enumerate(self.networks):
                 x = self._read(index, number) if self.unit else images.to(self.device)
-                unit = network.get_submodule(self.unit)
-                seen, made = _run_until(unit, network.get_submodule(layer.name), x, False)
+                unit, watched = (network.get_submodule(name) for name in (self.unit, layer.name))
+                seen, made = _run_until(unit, watched, x, before=index > 0)
                 inputs.append(seen)
                 outputs.append(made)
                 entries.append(x)
-            yield inputs, outputs, entries
+            yield inputs, outputs[0], entries
 
     def _file(self, index: int, number: int) -> Path:
         return self.folder / f"{index}-{number}.npy"

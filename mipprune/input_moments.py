@@ -30,8 +30,8 @@ def calibrate(walk: Walk, layer: Layer, positions: int, seed: int) -> tuple[np.n
     generator = torch.Generator().manual_seed(seed)
     moments = None
     for inputs, outputs, _ in walk.observe(layer):
-        index = pick_positions(module, outputs[0], positions, generator)
-        for x, y in rows_of(module, inputs[0], outputs[0], index):
+        index = pick_positions(module, outputs, positions, generator)
+        for x, y in rows_of(module, inputs[0], outputs, index):
             moments = moments or Moments(x.shape[1], 0, x.device)
             moments.add(x, y[:, :0])
     gram, _, _, mean, _ = moments.means(has_intercept(network, layer))

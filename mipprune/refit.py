@@ -139,7 +139,7 @@ def _collect(
     generator = torch.Generator().manual_seed(seed)
     sums: list[Moments | None] = [None, None]
     for number, (inputs, made, entries) in enumerate(walk.observe(layer)):
-        target = made[0] if outputs is None else _take(made[0], outputs)
+        target = made if outputs is None else _take(made, outputs)
         if layer.closes:
             target = target + _correction(walk, layer, entries, outputs)
         index = pick_positions(module, target, positions, generator)

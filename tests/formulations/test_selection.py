@@ -199,6 +199,18 @@ def test_a_bound_is_valid_however_early_the_search_ends(readers):
     assert max(bounds) - 4 * price <= least * (1 + 1e-9)
 
 
+def test_groups_that_no_layer_sees_go_first():
+    blind = []
+    for problem in stack(2, 2, groups=5).problems:
+        gram, cross = problem.gram.copy(), problem.cross.copy()
+        own = problem.rows(np.arange(5) == 3)
+        gram[own], gram[:, own], cross[own] = 0.0, 0.0, 0.0
+        blind.append(LayerProblem(gram, cross, problem.constant + 1, problem.term, problem.block))
+    choice = choose(Stack(tuple(blind)), 4, tolerance=1e-6, nodes=100)
+    assert not choice.support[3]
+    assert choice.gap <= 1e-6
+
+
 def test_the_parts_of_a_price_raise_the_bound_of_the_root():
     layers = stack(1, 3, groups=10)
     own = Stack(layers.problems, 1e-3 * layers.constant)
