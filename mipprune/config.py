@@ -268,7 +268,7 @@ class PruneConfig(EvalConfig):
         description="exact: seconds a layer; with a limit, a second run may differ",
     )
     parallel: str = Field(
-        "processes", description="layers: processes, threads, dask, dask:ADDRESS or ray"
+        "processes", description="layers: processes, threads, dask or dask:ADDRESS"
     )
     jobs: int = Field(-1, description="workers on this machine; −1: one a core")
 
@@ -290,7 +290,7 @@ class CertifyConfig(Section):
     )
     time_limit: float = Field(float("inf"), gt=0, description="seconds of a layer")
     parallel: str = Field(
-        "processes", description="layers: processes, threads, dask, dask:ADDRESS or ray"
+        "processes", description="layers: processes, threads, dask or dask:ADDRESS"
     )
     jobs: int = Field(-1, description="workers on this machine; −1: one a core")
     data: DataConfig | None = Field(None, description="instead of the checkpoints' own data set")

@@ -12,21 +12,19 @@ from joblib import Parallel, delayed, parallel_config
 from formulations.errors import InputError
 
 LOCAL = {"processes": "loky", "threads": "threading"}
-CLUSTERS = ("dask", "ray")
 
 
 def check_backend(name: str) -> None:
     """Refuse a backend that is unknown or not installed, before any work."""
     kind, _, address = name.partition(":")
-    if kind not in (*LOCAL, *CLUSTERS):
+    if kind not in (*LOCAL, "dask"):
         raise InputError(
-            f"parallel={name} is unknown: one of {', '.join(LOCAL)}, dask, dask:ADDRESS, ray"
+            f"parallel={name} is unknown: one of {', '.join(LOCAL)}, dask, dask:ADDRESS"
         )
     if kind in LOCAL and address:
         raise InputError(f"parallel={name}: only a cluster has an address")
-    package = "distributed" if kind == "dask" else kind
-    if kind in CLUSTERS and importlib.util.find_spec(package) is None:
-        raise InputError(f"parallel={name} needs the package {package}: pip install {package}")
+    if kind == "dask" and importlib.util.find_spec("distributed") is None:
+        raise InputError(f"parallel={name} needs the package distributed: pip install distributed")
 
 
 def run_all(
@@ -42,7 +40,7 @@ def run_all(
         Arguments; drawn as workers get free, so that few of them are in memory at a time.
     backend : str
         ``processes`` or ``threads`` of this machine; ``dask`` (workers of its own on this machine),
-        ``dask:ADDRESS`` (a scheduler that runs), ``ray`` (the cluster that it is connected to).
+        ``dask:ADDRESS`` (a scheduler that runs).
     jobs : int
         Workers on this machine; −1 for one a core.
     """
@@ -51,10 +49,6 @@ def run_all(
     with ExitStack() as stack:
         if kind == "dask":
             stack.enter_context(_dask_client(address, jobs))
-        if kind == "ray":
-            from ray.util.joblib import register_ray
-
-            register_ray()
         stack.enter_context(parallel_config(LOCAL.get(kind, kind), n_jobs=jobs))
         pool = Parallel(return_as="generator", batch_size=1, pre_dispatch="n_jobs")
         yield from pool(delayed(function)(*arguments) for arguments in calls)
