@@ -118,7 +118,7 @@ def search(
     clock = Clock(float("inf"))
     supports = _Supports(stack, most, clock.check)
     supports.offer(start)
-    inner = _extract(stack, most, 0.1 * tolerance)
+    inner = _extract(stack, most, tolerance, supports.objective)
     tree = Tree(supports, IndicatorNewton(inner, most, 0.1 * tolerance), clock, tolerance, nodes)
     clock.limit = time_limit
     with suppress(Stopped):  # Ctrl-C ends all work: no half-done search passes for a whole one
@@ -127,8 +127,10 @@ def search(
     return Found(supports.support, bound, tree.nodes, clock.elapsed)
 
 
-def _extract(stack: Stack, most: int, tolerance: float) -> Stack:
+def _extract(stack: Stack, most: int, tolerance: float, objective: float) -> Stack:
     """The same stack after extraction, of every small layer the one best at its part of the prices.
+
+    Of none where the first extraction's root proves an objective within the tolerance.
 
     At the minimiser of the relaxation every layer would pay −∂f_l/∂y_j for a group, and all of them
     together the price, with the multiplier of the limit. Divided like this, every layer's own
@@ -139,9 +141,11 @@ def _extract(stack: Stack, most: int, tolerance: float) -> Stack:
     small = [len(problem.gram) <= _SMALL for problem in first]
     if not any(small):
         return inner
-    engine = IndicatorNewton(inner, most, tolerance)
+    engine = IndicatorNewton(inner, most, 0.1 * tolerance)
     root = Node.root(stack.groups)
     engine.evaluate([root], np.inf)
+    if objective - root.bound <= 0.99 * tolerance * objective:
+        return inner
     paid = engine.paid(np.clip(root.indicator, _LEAST, 1.0))
     paid = np.maximum(paid, _LEAST * paid.sum(axis=0) + np.finfo(float).tiny)  # if all are zero
     prices = (stack.each + root.multiplier) * paid / paid.sum(axis=0)

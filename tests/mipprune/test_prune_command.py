@@ -20,7 +20,8 @@ from mipprune.evaluate import accuracy
 from mipprune.oneshot import finetune, prune_checkpoint
 from mipprune.parallel import run_all
 
-QUICK = ["images=60", "positions=16", "trials=20", "nodes=1", "parallel=threads", "jobs=1"]
+# bounds of the root will do
+QUICK = ["images=60", "positions=16", "trials=20", "tolerance=0.9", "parallel=threads", "jobs=1"]
 
 
 @pytest.fixture(scope="module")
