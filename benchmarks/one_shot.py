@@ -228,7 +228,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         f"|{' --- |' * 13}",
     ]
     for row in sorted(rows, key=_place):
-        cells = [f"{row[key]:.2f}" for key in COLUMNS]
+        cells = ["–" if row[key] is None else f"{row[key]:.2f}" for key in COLUMNS]
         lines.append(
             f"| {row['network']} | {100 * row['budget']:.0f} | {row['method']} "
             f"| {row['candidates']} | {100 * row['macs']:.1f} | {' | '.join(cells)} |"
