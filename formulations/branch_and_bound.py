@@ -23,6 +23,7 @@ from formulations.node_relaxations import (
     BlockDescent,
     Engine,
     IndicatorNewton,
+    Node,
     ProximalGradient,
 )
 from formulations.solution import (
@@ -85,9 +86,10 @@ def solve(
         raise InputError(f"the node limit must be positive: it is {node_limit}")
     check_limits(tolerance, time_limit)
     clock = Clock(float("inf"))
-    incumbents, inner = _begin(problem, extraction, cardinality, clock)
+    bounded, most, inner = _begin(problem, extraction, cardinality)
+    incumbents = Incumbents(bounded, most, clock.check)
     make = engine or choose_engine(inner, extraction)
-    nodes = make(inner, incumbents.most, 0.1 * tolerance)
+    nodes = make(inner, most, 0.1 * tolerance)
     tree = Tree(incumbents, nodes, clock, tolerance, node_limit, on_progress)
     if start is not None:
         incumbents.begin(_support_of(problem, start))
@@ -128,10 +130,10 @@ def relax(
     """
     check_limits(tolerance, float("inf"))
     clock = Clock(float("inf"))
-    incumbents, inner = _begin(problem, extraction, cardinality, clock)
+    _, most, inner = _begin(problem, extraction, cardinality)
     make = IndicatorNewton if problem.plain else choose_engine(inner, extraction)
-    engine = make(inner, incumbents.most, 0.1 * tolerance)
-    root = Tree(incumbents, engine, clock, tolerance).root()
+    root = Node.root(problem.groups)
+    make(inner, most, 0.1 * tolerance).evaluate([root], np.inf)
     support = root.indicator > 0.5
     return Solution(
         objective=root.bound,
@@ -146,14 +148,14 @@ def relax(
 
 
 def _begin(
-    problem: LayerProblem, extraction: str, cardinality: int | None, clock: Clock
-) -> tuple[Incumbents, LayerProblem]:
-    """Where incumbents are kept, and the problem after the extraction."""
+    problem: LayerProblem, extraction: str, cardinality: int | None
+) -> tuple[LayerProblem, int, LayerProblem]:
+    """The problem with the bounds it needs, the most groups, and the problem after extraction."""
     if problem.term.blocks is not None:
         raise InputError("the branch and bound has no nested indicators: use solver='highs'")
     problem = problem.bounded()
     most = check_cardinality(cardinality, problem.groups)
-    return Incumbents(problem, most, clock.check), extract(problem, extraction).problem
+    return problem, most, extract(problem, extraction).problem
 
 
 def _judge(status: str, proved: bool) -> str:

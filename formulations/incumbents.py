@@ -36,12 +36,11 @@ class Incumbents:
         self._free = np.full(problem.groups, FREE, np.int8)
         self._seen: set[bytes] = {self.support.tobytes()}
         if problem.plain:
-            price = np.broadcast_to(problem.term.price, (problem.groups,)).astype(float)
             self._data = (
                 np.ascontiguousarray(problem.hessian),
                 np.ascontiguousarray(problem.cross),
                 problem.constant,
-                price,
+                problem.price,
             )
 
     def begin(self, support: np.ndarray) -> None:
@@ -91,7 +90,7 @@ class Incumbents:
         if not self.problem.plain:
             value = self.value(support)
             return value - _ROUNDING * (abs(value) + self.problem.constant)
-        return proved_refit(self.problem, support) + float(self._data[3][support].sum())
+        return proved_refit(self.problem, support) + float(self.problem.price[support].sum())
 
     def value(self, support: np.ndarray) -> float:
         """The objective of a support, refitted."""

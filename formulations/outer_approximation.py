@@ -194,7 +194,7 @@ class _Loop:
             self.big_m = problem.valid_bounds(self.incumbent.objective)
             if not np.isfinite(self.big_m).all():
                 raise InputError("the big-M form needs a bound M: none follows from loss and φ")
-        self.price = np.broadcast_to(problem.term.price, (problem.groups,))
+        self.price = problem.price
         self.master = Master(problem.term, problem.groups, self.most)
         weights = self.cut(everything.astype(float))
         # one cut bounds the relaxation in closed form, before any linear program

@@ -55,7 +55,7 @@ class _Ascent:
         self.problem, self.best = problem, delta
         self.delta = 0.99 * delta  # inside the cone
         self.groups, self.block = delta.shape[:2]
-        self.price = np.broadcast_to(problem.term.price, (1, self.groups)).astype(float)
+        self.price = problem.price[None]
         self.indicator = np.full((1, self.groups), 0.5)
         self.bound, _ = self._relax(problem.hessian, problem.cross, delta)
 

@@ -110,27 +110,41 @@ def search(
     nodes: int,
     time_limit: float,
 ) -> Found:
-    """Search for the best at most ``most`` groups, from a support ``start``.
+    """Search for the best at most ``most`` groups.
 
-    Parameters are those of :func:`formulations.selection.choose`; the price of a kept group is the
-    stack's.
+    Parameters
+    ----------
+    stack : Stack
+        With the price of a kept group.
+    most : int
+    start : (J,) bool array
+        A support to start from.
+    tolerance : float
+        Relative gap at which to stop, prices included.
+    nodes : int
+        Most open nodes, at least 1.
+    time_limit : float
+        Seconds; looked at from the root on.
     """
     clock = Clock(float("inf"))
     supports = _Supports(stack, most, clock.check)
     supports.offer(start)
-    inner = _extract(stack, most, tolerance, supports.objective)
+    inner, root = _extract(stack, most, tolerance, supports.objective)
     tree = Tree(supports, IndicatorNewton(inner, most, 0.1 * tolerance), clock, tolerance, nodes)
     clock.limit = time_limit
     with suppress(Stopped):  # Ctrl-C ends all work: no half-done search passes for a whole one
-        tree.search()
+        tree.search(root)
     bound = min(tree.bound, supports.objective)
     return Found(supports.support, bound, tree.nodes, clock.elapsed)
 
 
-def _extract(stack: Stack, most: int, tolerance: float, objective: float) -> Stack:
+def _extract(
+    stack: Stack, most: int, tolerance: float, objective: float
+) -> tuple[Stack, Node | None]:
     """The same stack after extraction, of every small layer the one best at its part of the prices.
 
-    Of none where the first extraction's root proves an objective within the tolerance.
+    Of none where the first extraction's root proves an objective within the tolerance. With it the
+    root that was solved on the way, to start from.
 
     At the minimiser of the relaxation every layer would pay −∂f_l/∂y_j for a group, and all of them
     together the price, with the multiplier of the limit. Divided like this, every layer's own
@@ -140,12 +154,12 @@ def _extract(stack: Stack, most: int, tolerance: float, objective: float) -> Sta
     inner = replace(stack, problems=tuple(first))
     small = [len(problem.gram) <= _SMALL for problem in first]
     if not any(small):
-        return inner
+        return inner, None
     engine = IndicatorNewton(inner, most, 0.1 * tolerance)
     root = Node.root(stack.groups)
     engine.evaluate([root], np.inf)
     if objective - root.bound <= 0.99 * tolerance * objective:
-        return inner
+        return inner, root
     paid = engine.paid(np.clip(root.indicator, _LEAST, 1.0))
     paid = np.maximum(paid, _LEAST * paid.sum(axis=0) + np.finfo(float).tiny)  # if all are zero
     prices = (stack.each + root.multiplier) * paid / paid.sum(axis=0)
@@ -153,7 +167,8 @@ def _extract(stack: Stack, most: int, tolerance: float, objective: float) -> Sta
         extract(_priced(problem, price), "ascent").problem if fits else problem
         for problem, price, fits in zip(first, prices, small, strict=True)
     ]
-    return replace(stack, problems=tuple(second))
+    near = replace(Node.root(stack.groups), indicator=root.indicator, multiplier=root.multiplier)
+    return replace(stack, problems=tuple(second)), near
 
 
 def _priced(problem: LayerProblem, price: np.ndarray) -> LayerProblem:

@@ -94,16 +94,11 @@ class Tree:
         objective = self.incumbents.objective
         return objective - 0.999 * self.tolerance * abs(objective)
 
-    def root(self) -> Node:
-        """The root, evaluated."""
-        node = Node.root(len(self.incumbents.support))
+    def search(self, root: Node | None = None) -> None:
+        """The whole tree, from a node in which all groups are free."""
+        node = root or Node.root(len(self.incumbents.support))
         self.engine.evaluate([node], np.inf)
         self.nodes += 1
-        return node
-
-    def search(self) -> None:
-        """The whole tree."""
-        node = self.root()
         self.bound = node.bound
         for threshold in _THRESHOLDS:
             self._offer(node, threshold)

@@ -53,7 +53,7 @@ class BatchedNewton:
         self.hessian = self._tensor(problem.hessian)
         self.cross = self._tensor(problem.cross)
         groups, block = problem.groups, problem.block
-        self.price = self._tensor(np.broadcast_to(problem.term.price, (groups,)).copy())
+        self.price = self._tensor(problem.price)
         own = 2 * np.broadcast_to(problem.term.ridge, (groups,))
         self.delta = self._tensor(own[:, None, None] * np.eye(block))
         # some ten matrices of the layer's size a node
