@@ -18,8 +18,8 @@ from pathlib import Path
 from environment import environment
 from methods import run, table
 
-from mipprune.checkpoint import write_json
-from mipprune.config import Config, configure, read_recipe
+from mipprune.config.schema import Config, configure, read_recipe
+from mipprune.runs.checkpoint import write_json
 
 FILE = Path("benchmarks/results/cifar10-resnet56.json")
 SPEEDS = (2.1, 2.55)

@@ -12,12 +12,12 @@ from pathlib import Path
 
 from environment import environment
 
-from mipprune.checkpoint import write_json
-from mipprune.compare import compare
-from mipprune.config import CompareConfig, Config, configure, read_recipe
-from mipprune.engine import train
+from mipprune.analysis.compare.compare import compare
+from mipprune.config.schema import CompareConfig, Config, configure, read_recipe
 from mipprune.report.pictures import draw_report
 from mipprune.report.tables import print_result, print_rows, status
+from mipprune.runs.checkpoint import write_json
+from mipprune.training.run import train
 
 FOLDER = Path("runs/demo")
 PROBLEMS = {

@@ -22,15 +22,15 @@ import numpy as np
 import torch
 from environment import environment
 
-from mipprune import checkpoint
-from mipprune.checkpoint import write_json
-from mipprune.config import BudgetConfig, DataConfig, ExportConfig
-from mipprune.data import load
-from mipprune.export import export
-from mipprune.granularity import find_structure
-from mipprune.models import build
+from mipprune.analysis.export import export
+from mipprune.config.schema import BudgetConfig, DataConfig, ExportConfig
+from mipprune.data.registry import load
+from mipprune.models.registry import build
 from mipprune.report.tables import print_export
-from mipprune.surgery import prune, recalibrate
+from mipprune.runs import checkpoint
+from mipprune.runs.checkpoint import write_json
+from mipprune.structure.removal import prune, recalibrate
+from mipprune.structure.scope import find_structure
 
 MODELS = (
     {"name": "resnet8", "shortcut": "A"},

@@ -26,9 +26,9 @@ import torch
 from environment import environment
 from PIL import Image, features
 
-from mipprune.checkpoint import write_json
-from mipprune.data import Data, load
-from mipprune.networks import pick_device
+from mipprune.data.registry import Data, load
+from mipprune.runs.checkpoint import write_json
+from mipprune.runs.networks import pick_device
 
 WIDTH, HEIGHT, QUALITY, CLASSES, ROW_GROUP = 500, 375, 90, 8, 100
 _OCTAVES = (3, 6, 12, 25, 50, 100, 200)

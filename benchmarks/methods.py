@@ -28,8 +28,8 @@ from typing import Any
 import torch
 from environment import environment
 
-from mipprune.checkpoint import write_json
-from mipprune.config import Config, configure, read_recipe
+from mipprune.config.schema import Config, configure, read_recipe
+from mipprune.runs.checkpoint import write_json
 
 _STEPS = 40
 RESULTS = Path("benchmarks/results")
@@ -130,7 +130,7 @@ def _one_thread() -> None:
 
 def run(settings: tuple[str, list[str]]) -> dict[str, Any]:
     """Train as configured in a folder that goes afterwards; what the table needs of the result."""
-    from mipprune.engine import train
+    from mipprune.training.run import train
 
     recipe, words = settings
     with tempfile.TemporaryDirectory() as runs:
@@ -158,7 +158,7 @@ def run(settings: tuple[str, list[str]]) -> dict[str, Any]:
 
 def step_ratio(before: Path, after: Path, batch: int) -> float:
     """Time of a training step of the pruned network to the dense one's: alternating, medians."""
-    from mipprune import checkpoint
+    from mipprune.runs import checkpoint
 
     networks = [checkpoint.load(folder)[0].train() for folder in (before, after)]
     optimizers = [torch.optim.SGD(n.parameters(), lr=0.0, momentum=0.9) for n in networks]

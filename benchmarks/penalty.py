@@ -17,12 +17,12 @@ from pathlib import Path
 import torch
 from environment import environment
 
-from formulations.catalogue import CATALOGUE, entry
-from mipprune.checkpoint import write_json
-from mipprune.groups import find_groups
-from mipprune.models import build
-from mipprune.networks import pick_device
-from mipprune.penalties import GroupPenalty
+from formulations.symbolic.catalogue import CATALOGUE, entry
+from mipprune.models.registry import build
+from mipprune.penalties.group_penalty import GroupPenalty
+from mipprune.runs.checkpoint import write_json
+from mipprune.runs.networks import pick_device
+from mipprune.structure.groups import find_groups
 
 SHAPE = (3, 32, 32)
 A, C, BOUND = 0.1, 0.9, 4.0

@@ -31,12 +31,12 @@ from environment import environment
 from torch import nn
 from torch.nn import functional as F
 
-from mipprune.checkpoint import write_json
-from mipprune.config import BudgetConfig, OptimizerConfig
-from mipprune.granularity import find_structure
-from mipprune.methods import Method, Task, create, settings_of
-from mipprune.models import build
-from mipprune.networks import pick_device
+from mipprune.config.schema import BudgetConfig, OptimizerConfig
+from mipprune.methods.registry import Method, Task, create, settings_of
+from mipprune.models.registry import build
+from mipprune.runs.checkpoint import write_json
+from mipprune.runs.networks import pick_device
+from mipprune.structure.scope import find_structure
 
 SHAPES = {"resnet50": (3, 224, 224)}  # of an image; else CIFAR's
 RATE = 1e-3

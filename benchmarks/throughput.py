@@ -37,15 +37,15 @@ from PIL import Image
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from mipprune.checkpoint import write_json
-from mipprune.config import Config, configure, read_recipe
-from mipprune.data import Memory
+from mipprune.analysis.evaluate import count
+from mipprune.config.schema import Config, configure, read_recipe
+from mipprune.data.registry import Memory
 from mipprune.data.sources import IMAGENET_MEAN, IMAGENET_STD, Source
-from mipprune.engine.loop import Place, train_epoch
-from mipprune.engine.setup import Setup
-from mipprune.evaluate import count
-from mipprune.networks import pick_device
-from mipprune.ranks import Ranks
+from mipprune.distributed.ranks import Ranks
+from mipprune.runs.checkpoint import write_json
+from mipprune.runs.networks import pick_device
+from mipprune.training.loop import Place, train_epoch
+from mipprune.training.setup import Setup
 
 LARGE = ("resnet18", "resnet34", "resnet50")
 GENERATED = 2048  # images, at least

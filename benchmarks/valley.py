@@ -15,12 +15,12 @@ from pathlib import Path
 
 from environment import environment
 
-from mipprune.checkpoint import write_json
-from mipprune.config import Config, ValleyConfig, configure, read_recipe
-from mipprune.engine import train
+from mipprune.analysis.valley import valley
+from mipprune.config.schema import Config, ValleyConfig, configure, read_recipe
 from mipprune.report.pictures import draw_valley
 from mipprune.report.tables import print_result, print_valley, status
-from mipprune.valley import valley
+from mipprune.runs.checkpoint import write_json
+from mipprune.training.run import train
 
 FOLDER = Path("runs/valley")
 # What is kept of a path: the picture shows the rest.

@@ -7,22 +7,22 @@ only :mod:`formulations.terms`, never loads Pyomo or HiGHS.
 from importlib import import_module
 
 _HOME = {
-    "BilinearCost": "budget",
-    "BudgetProblem": "budget",
-    "CATALOGUE": "catalogue",
-    "Derivation": "derive",
-    "LayerProblem": "layer",
-    "Limit": "budget",
-    "Parameter": "derive",
-    "Network": "relu_network",
-    "Partition": "terms",
-    "Solution": "solution",
-    "Term": "terms",
-    "check": "checks",
-    "derive": "derive",
-    "find": "catalogue",
-    "spr": "catalogue",
-    "square": "catalogue",
+    "BilinearCost": "budget.problem",
+    "BudgetProblem": "budget.problem",
+    "CATALOGUE": "symbolic.catalogue",
+    "Derivation": "symbolic.derivation",
+    "LayerProblem": "layer.problem",
+    "Limit": "budget.problem",
+    "Parameter": "symbolic.derivation",
+    "Network": "relu.network",
+    "Partition": "terms.term",
+    "Solution": "solving.result",
+    "Term": "terms.term",
+    "check": "symbolic.checks",
+    "derive": "symbolic.derivation",
+    "find": "symbolic.catalogue",
+    "spr": "symbolic.catalogue",
+    "square": "symbolic.catalogue",
 }
 
 __all__ = sorted(_HOME)

@@ -8,7 +8,7 @@ __all__ = ["train"]
 
 def __getattr__(name: str):
     if name == "train":
-        from mipprune.engine import train
+        from mipprune.training.run import train
 
         return train
     raise AttributeError(f"module 'mipprune' has no attribute {name!r}")

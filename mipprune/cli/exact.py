@@ -35,13 +35,13 @@ def compare(
     json_file: Json = None,
 ) -> None:
     """Exact MIP pruning against its relaxations, trained pruning and heuristics."""
-    from mipprune.config import CompareConfig, configure
+    from mipprune.config.schema import CompareConfig, configure
 
     config = configure(CompareConfig, {}, overrides or [])
     check_writable(json_file)
     check_picture(plot)
 
-    from mipprune.compare import compare as run
+    from mipprune.analysis.compare.compare import compare as run
     from mipprune.report.tables import print_rows, status
 
     with status() as show:
@@ -100,10 +100,10 @@ def derive(
     check_writable(json_file)
     check_picture(plot)
 
-    from formulations.catalogue import find
-    from formulations.checks import check
-    from formulations.statements import latex
-    from mipprune.config import term_options
+    from formulations.symbolic.catalogue import find
+    from formulations.symbolic.checks import check
+    from formulations.symbolic.description import latex
+    from mipprune.config.schema import term_options
     from mipprune.report.derivations import as_json, draw_derivation, print_checks, print_derivation
     from mipprune.report.tables import status
 

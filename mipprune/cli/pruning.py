@@ -48,15 +48,15 @@ def prune(
     json_file: Json = None,
 ) -> None:
     """Prune a trained network to a budget by exact layer problems and a refit, without training."""
-    from mipprune.config import PruneConfig, configure
+    from mipprune.config.schema import PruneConfig, configure
 
     folder, words = folder_and_words(words)
     config = configure(PruneConfig, {}, [*words, *([f"method={method}"] if method else [])])
     check_source(folder, config.init)
     check_writable(json_file)
 
-    from mipprune.oneshot import finetune as train_on
-    from mipprune.oneshot import prune_checkpoint
+    from mipprune.oneshot.run import finetune as train_on
+    from mipprune.oneshot.run import prune_checkpoint
     from mipprune.report.tables import print_choices, print_result, progress_lines
 
     own_data = "data" not in {word.partition("=")[0].split(".")[0] for word in words}
@@ -91,13 +91,13 @@ def certify(
     json_file: Json = None,
 ) -> None:
     """How far each pruned layer is from the best choice of the same size, with a proof."""
-    from mipprune.config import CertifyConfig, configure
+    from mipprune.config.schema import CertifyConfig, configure
 
     config = configure(CertifyConfig, {}, overrides or [])
     check_writable(json_file)
     check_picture(plot)
 
-    from mipprune.certify import certify as run_certify
+    from mipprune.oneshot.certify import certify as run_certify
     from mipprune.report.tables import print_certificates, progress_lines
 
     with progress_lines() as show:

@@ -35,14 +35,14 @@ def valley(
     json_file: Json = None,
 ) -> None:
     """Whether two networks lie in one valley of the loss: line, curve, Hessian."""
-    from mipprune.config import ValleyConfig, configure
+    from mipprune.config.schema import ValleyConfig, configure
 
     config = configure(ValleyConfig, {}, overrides or [])
     check_writable(json_file)
     check_picture(plot)
 
+    from mipprune.analysis.valley import valley as run
     from mipprune.report.tables import print_valley, status
-    from mipprune.valley import valley as run
 
     with status() as show:
         found = run(a, b, config, show)
@@ -75,7 +75,7 @@ def export(
     json_file: Json = None,
 ) -> None:
     """Write a network as ONNX or torch.export, checked on real images and timed."""
-    from mipprune.config import ExportConfig, configure
+    from mipprune.config.schema import ExportConfig, configure
 
     config = configure(ExportConfig, {}, overrides or [])
     targets = {k: p for k, p in (("onnx", onnx), ("program", program)) if p}
@@ -85,7 +85,7 @@ def export(
         check_writable(path, f"--{kind}", {"onnx": (".onnx",), "program": (".pt2",)}[kind])
     check_writable(json_file)
 
-    from mipprune.export import export as run
+    from mipprune.analysis.export import export as run
     from mipprune.report.tables import print_export, status
 
     with status() as show:
@@ -112,7 +112,7 @@ def report(
     output = output or runs[0] / "report.html"
 
     from mipprune.report.page import render, run_names, summary
-    from mipprune.report.run_folder import read_run
+    from mipprune.runs.reading import read_run
 
     found = [read_run(path) for path in runs]
     check_writable(output, "--output", (".html",))

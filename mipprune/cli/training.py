@@ -39,7 +39,7 @@ def train(
 
     SIGTERM and Ctrl-C save the run before it stops (exit code 143, 130); --resume goes on with it.
     """
-    from mipprune.config import Config, configure, read_recipe
+    from mipprune.config.schema import Config, configure, read_recipe
 
     config = configure(Config, read_recipe(recipe), overrides or [])
     if config.name is None:
@@ -47,17 +47,17 @@ def train(
     check_writable(json_file)
 
     if dry_run:
-        from mipprune.engine.plan import plan
         from mipprune.report.tables import print_plan
+        from mipprune.training.plan import plan
 
         planned = plan(config)
         print_plan(planned)
         write(json_file, planned)
         return
 
-    from mipprune.engine import Stopped
-    from mipprune.engine import train as run
     from mipprune.report.tables import print_result
+    from mipprune.training.monitor import Stopped
+    from mipprune.training.run import train as run
 
     try:
         result = run(config, resume)
@@ -86,14 +86,14 @@ def evaluate(
     json_file: Json = None,
 ) -> None:
     """Accuracy, MACs, parameters and latency of a network."""
-    from mipprune.config import EvalConfig, configure
+    from mipprune.config.schema import EvalConfig, configure
 
     folder, words = folder_and_words(words)
     config = configure(EvalConfig, {}, words)
     check_source(folder, config.init)
     check_writable(json_file)
 
-    from mipprune.evaluate import evaluate_checkpoint, evaluate_weights
+    from mipprune.analysis.evaluate import evaluate_checkpoint, evaluate_weights
     from mipprune.report.tables import print_measures
 
     given = {word.partition("=")[0].split(".")[0] for word in words}
@@ -108,7 +108,7 @@ def evaluate(
 @app.command(epilog="Example: mipprune recipes")
 def recipes(json_file: Json = None) -> None:
     """List the recipes that ship."""
-    from mipprune.config import Config, configure, read_recipe, recipe_names
+    from mipprune.config.schema import Config, configure, read_recipe, recipe_names
 
     check_writable(json_file)
     found = {}

@@ -11,12 +11,12 @@ import torch
 from torch import nn
 
 from formulations.errors import InputError
-from mipprune.config import BudgetConfig, MethodConfig, OptimizerConfig
-from mipprune.cost import Cost
-from mipprune.data import Data
-from mipprune.groups import Groups
-from mipprune.links import LinkCost
-from mipprune.ranks import Ranks
+from mipprune.config.schema import BudgetConfig, MethodConfig, OptimizerConfig
+from mipprune.data.registry import Data
+from mipprune.distributed.ranks import Ranks
+from mipprune.structure.cost import Cost
+from mipprune.structure.groups import Groups
+from mipprune.structure.links import LinkCost
 
 # How often over a phase a method adapts its own settings.
 ADAPTATIONS = 100

@@ -7,9 +7,9 @@ Independent gates ξ ~ Bernoulli(θ) multiply channels (units) and residual bran
 
 C_blocks is the expectation over the blocks' gates with all channels there, C_units over the
 channels' gates with all blocks there. θ moves by projected SGD on [0, 1], ∂E[L]/∂θ estimated from
-∂L/∂ξ at samples (mipprune.methods.gates.difference). J is multilinear in θ, so its minima are
-deterministic networks. What a gate at 0 multiplies is removed for good while training goes on: the
-step gets cheaper. From scratch; the weights' decay is the optimizer's.
+∂L/∂ξ at samples (mipprune.methods.shared.gates.difference). J is multilinear in θ, so its minima
+are deterministic networks. What a gate at 0 multiplies is removed for good while training goes on:
+the step gets cheaper. From scratch; the weights' decay is the optimizer's.
 
 Of the paper only the abstract was at hand (and that of its companion, arXiv 2406.04549, where gates
 are on layers): this cost and the estimator are our reconstruction. So is the budget, for which ν is
@@ -25,9 +25,9 @@ import torch
 from pydantic import Field
 
 from formulations.errors import InputError
-from mipprune.config import MethodConfig
+from mipprune.config.schema import MethodConfig
 from mipprune.methods.base import ADAPTATIONS, Method, Task
-from mipprune.methods.gates import ExpectedCost, Gates, difference, sample
+from mipprune.methods.shared.gates import ExpectedCost, Gates, difference, sample
 from mipprune.penalties.rows import GroupRows
 
 _MEMORY = 0.98  # of the running mean of ∂J/∂θ, a step
@@ -65,7 +65,7 @@ class Settings(MethodConfig):
 
 
 class Complexity(Method):
-    """Gates on one network. See :class:`mipprune.methods.Method`.
+    """Gates on one network. See :class:`mipprune.methods.registry.Method`.
 
     Raises
     ------

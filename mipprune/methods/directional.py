@@ -26,7 +26,7 @@ from pydantic import Field
 from torch import nn
 
 from formulations.errors import InputError
-from mipprune.config import MethodConfig
+from mipprune.config.schema import MethodConfig
 from mipprune.methods.base import Method, Task
 from mipprune.penalties.rows import GroupRows
 
@@ -129,7 +129,7 @@ class GRDA(torch.optim.Optimizer):
 
 
 class Directional(Method):
-    """gRDA on one network. See :class:`mipprune.methods.Method`.
+    """gRDA on one network. See :class:`mipprune.methods.registry.Method`.
 
     Raises
     ------

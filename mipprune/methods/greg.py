@@ -26,10 +26,10 @@ import torch
 from pydantic import Field
 
 from formulations.errors import InputError
-from mipprune.config import MethodConfig
-from mipprune.groups import Member
+from mipprune.config.schema import MethodConfig
 from mipprune.methods.base import Method, Task
 from mipprune.penalties.rows import GroupRows
+from mipprune.structure.groups import Member
 
 _MOMENTUM = 0.9  # of the magnitude ratio's running average
 _LESS = 1 - 1e-9  # so that rounding does not decide whether a sum of δ has passed τ
@@ -63,7 +63,7 @@ class Settings(MethodConfig):
 
 
 class GReg(Method):
-    """GReg on one network. See :class:`mipprune.methods.Method`.
+    """GReg on one network. See :class:`mipprune.methods.registry.Method`.
 
     Raises
     ------

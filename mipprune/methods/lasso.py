@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from mipprune.config import MethodConfig
+from mipprune.config.schema import MethodConfig
 from mipprune.methods.base import Method, Task
 from mipprune.penalties.rows import GroupRows
 

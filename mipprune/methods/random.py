@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from mipprune.config import MethodConfig
+from mipprune.config.schema import MethodConfig
 from mipprune.methods.base import Method
 
 

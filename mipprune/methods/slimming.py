@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import nn
 
 from formulations.errors import InputError
-from mipprune.config import MethodConfig
+from mipprune.config.schema import MethodConfig
 from mipprune.methods.base import Method, Task
 from mipprune.penalties.rows import GroupRows
 

@@ -2,16 +2,16 @@
 
 Every group of the network pays the projected perspective h of its pruning term
 λ·[α·φ(w) + (1−α)·u_j·c·y], u_j the group's own MACs or parameters, mean 1. φ and c are those of a
-derivation (formulations.derive): SPR's own is φ = ‖w‖², c = 1, and any other trains the same way.
-The keep-score y*(w_j) says which groups stay. With a budget, λ is raised until the groups above
-the threshold cost no more than the budget, and the widths are then allocated exactly
-(mipprune.allocation): a group is worth c_j·y*(w_j), what the relaxed MIP pays to keep it. The score
-alone would charge for a group's cost twice, as c_j is in it already: y* = ‖w_j‖/r*, r*² = c_j/a for
-the square.
+derivation (formulations.symbolic.derivation): SPR's own is φ = ‖w‖², c = 1, and any other trains
+the same way. The keep-score y*(w_j) says which groups stay. With a budget, λ is raised until the
+groups above the threshold cost no more than the budget, and the widths are then allocated exactly
+(mipprune.structure.allocation): a group is worth c_j·y*(w_j), what the relaxed MIP pays to keep it.
+The score alone would charge for a group's cost twice, as c_j is in it already: y* = ‖w_j‖/r*, r*² =
+c_j/a for the square.
 
 With granularity=block the indicators of a residual block's channels are nested in the block's own,
-y_j ≤ z (mipprune.penalties.nested; math: section 2): a block whose z falls to the threshold goes as
-a whole.
+y_j ≤ z (mipprune.penalties.group_penalty.nested; math: section 2): a block whose z falls to the
+threshold goes as a whole.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from formulations.catalogue import find
-from formulations.derive import Derivation
 from formulations.errors import InputError
-from formulations.terms import Term
-from mipprune.config import MethodConfig
-from mipprune.groups import Member
+from formulations.symbolic.catalogue import find
+from formulations.symbolic.derivation import Derivation
+from formulations.terms.term import Term
+from mipprune.config.schema import MethodConfig
 from mipprune.methods.base import ADAPTATIONS, Method, Task
-from mipprune.penalties import GroupPenalty
+from mipprune.penalties.group_penalty import GroupPenalty
+from mipprune.structure.groups import Member
 
 
 class Settings(MethodConfig):
@@ -82,7 +82,7 @@ class Settings(MethodConfig):
 
 
 class Spr(Method):
-    """SPR on one network. See :class:`mipprune.methods.Method`.
+    """SPR on one network. See :class:`mipprune.methods.registry.Method`.
 
     With neither a budget of MACs nor of parameters, groups below the threshold are removed.
 

@@ -8,9 +8,9 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from mipprune.config import MethodConfig
+from mipprune.config.schema import MethodConfig
 from mipprune.methods.base import Method
-from mipprune.methods.scores import fill_gradients, group_importance, link_values
+from mipprune.methods.shared.scores import fill_gradients, group_importance, link_values
 
 
 class Settings(MethodConfig):

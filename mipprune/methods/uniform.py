@@ -7,10 +7,10 @@ from typing import Literal
 import numpy as np
 
 from formulations.errors import InputError
-from mipprune.allocation import uniform
-from mipprune.config import MethodConfig
+from mipprune.config.schema import MethodConfig
 from mipprune.methods.base import Method, Task
-from mipprune.methods.scores import group_importance
+from mipprune.methods.shared.scores import group_importance
+from mipprune.structure.allocation import uniform
 
 
 class Settings(MethodConfig):

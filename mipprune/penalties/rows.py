@@ -1,7 +1,8 @@
 """The weights of a network by group: norms of all groups at once, and changes of all of them.
 
-What is computed is said here; :mod:`mipprune.penalties.fused` does it with a fixed number of tensor
-operations, and :mod:`mipprune.penalties.kernels` with three Triton kernels on a GPU.
+What is computed is said here; :mod:`mipprune.penalties.torch_backend` does it with a fixed number
+of tensor operations, and :mod:`mipprune.penalties.triton_backend` with three Triton kernels on a
+GPU.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from importlib.util import find_spec
 
 import torch
 
-from mipprune.groups import Member
-from mipprune.penalties.fused import Operations
 from mipprune.penalties.layout import Backend, Measure, Rows, Search, Spikes
+from mipprune.penalties.torch_backend import Operations
+from mipprune.structure.groups import Member
 
 
 class GroupRows:
@@ -117,7 +118,7 @@ class GroupRows:
 def backend_for(device: torch.device) -> type[Backend]:
     """Triton kernels on an NVIDIA GPU, where torch brings Triton along; else tensor operations."""
     if device.type == "cuda" and find_spec("triton"):
-        from mipprune.penalties.kernels import Kernels
+        from mipprune.penalties.triton_backend import Kernels
 
         return Kernels
     return Operations

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from formulations.catalogue import CATALOGUE
-from formulations.checks import Check
-from formulations.derive import Derivation
-from formulations.statements import statements, symbols
+from formulations.symbolic.catalogue import CATALOGUE
+from formulations.symbolic.checks import Check
+from formulations.symbolic.derivation import Derivation
+from formulations.symbolic.description import statements, symbols
 from mipprune.report.tables import console
 
 _PICTURE_WEIGHTS = 4  # of the group that is drawn, all equal

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mipprune.report.charts import Chart, Mark, Series, line_chart, number, percent, scatter
-from mipprune.report.run_folder import Points, Timeline
+from mipprune.runs.reading import Points, Timeline
 
 STYLES = tuple(f"s{index}" for index in range(1, 7))
 _LARGE, _SMALL = (430, 240), (330, 200)  # view boxes of the curves, of the method's numbers

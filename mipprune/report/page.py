@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mipprune.report.charts import number, percent
 from mipprune.report.figures import STYLES, accuracy_over_macs, curves, method_charts
-from mipprune.report.run_folder import RunFolder, timeline
+from mipprune.runs.reading import RunFolder, timeline
 
 _UNITS = {"macs": "MACs", "params": "parameters"}
 _PACKAGES = ("mipprune", "torch", "numpy", "scipy", "highspy")

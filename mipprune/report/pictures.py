@@ -27,7 +27,7 @@ def draw_report(
     result : mapping
         ``result.json`` of a run.
     comparisons : mapping of str to rows
-        Rows of :func:`mipprune.compare.compare` by problem.
+        Rows of :func:`mipprune.analysis.compare.compare.compare` by problem.
     """
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(11, 4.6), width_ratios=(1.15, 1), layout="constrained"
@@ -46,7 +46,7 @@ def draw_certificates(path: Path, found: Mapping[str, Any]) -> None:
     path : Path
         PNG or SVG, by its ending.
     found : mapping
-        What :func:`mipprune.certify.certify` returns.
+        What :func:`mipprune.oneshot.certify.certify` returns.
     """
     layers = found["layers"]
     place = range(len(layers))
@@ -77,7 +77,8 @@ def draw_comparison(path: Path, found: Mapping[str, Any]) -> None:
     path : Path
         PNG or SVG, by its ending.
     found : mapping
-        What :func:`mipprune.compare.compare` returns; panels without data are left out.
+        What :func:`mipprune.analysis.compare.compare.compare` returns; panels without data are left
+        out.
     """
     panels = [_draw_rows]
     if len(found["progress"]) > 2:
@@ -95,7 +96,8 @@ def draw_comparison(path: Path, found: Mapping[str, Any]) -> None:
 
 
 def draw_valley(path: Path, found: Mapping[str, Any]) -> None:
-    """Draw what :func:`mipprune.valley.valley` returns: losses over t, shares of eigenvectors.
+    """Draw what :func:`mipprune.analysis.valley.valley` returns: losses over t, shares of
+    eigenvectors.
 
     Parameters
     ----------

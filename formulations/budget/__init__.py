@@ -1,0 +1,1 @@
+"""Widths under a budget: the problem, its bounds and its exact solution."""

@@ -1,0 +1,281 @@
+"""Budget allocation: the best width of every class of channels under a limit on the cost.
+
+A class c is a set of channels that cost the same, because they live at the same places. One of its
+allowed widths n_c ∈ {w_c0 < w_c1 < …} is chosen, worth v_c(n_c): the sum of the n_c best
+keep-scores, or any other table. Layers have rows (outputs) and columns (inputs), and widths of
+consecutive layers multiply:
+
+    max Σ_c v_c(n_c)   s.t.   at_least ≤ Σ_l coefficient_l · rows_l(n) · columns_l(n) ≤ at_most
+                              rows_l(n) = fixed_l + Σ_c owned_cl · n_c,   columns_l(n) likewise
+                              Σ_c floors_fc · n_c ≥ floor_sizes_f
+
+for any number of costs (multiply-accumulates, parameters, …), which is a quadratic knapsack. It is
+solved exactly: Lagrangian bounds remove the widths that no better solution can have, and HiGHS
+solves the mixed-integer linear program over the rest (:mod:`formulations.budget.solve`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from formulations.errors import InputError
+from formulations.solving.result import relative_gap
+
+
+class OutOfReach(InputError):
+    """No widths meet a limit; ``nearest`` is the smallest cost, or the largest below the range."""
+
+    def __init__(self, message: str, nearest: int):
+        super().__init__(message)
+        self.nearest = nearest
+
+
+@dataclass(frozen=True, eq=False)
+class BilinearCost:
+    """Σ_l coefficient_l · rows_l · columns_l over L layers, exact in integers.
+
+    Attributes
+    ----------
+    coefficient : (L,) int array
+        What one entry of the layer's weight matrix costs.
+    fixed_rows, fixed_columns : (L,) int arrays
+        Sizes that do not depend on the widths.
+    owned_rows, owned_columns : (C, L) int arrays
+        Rows and columns that one channel of a class adds.
+    """
+
+    coefficient: np.ndarray
+    fixed_rows: np.ndarray
+    owned_rows: np.ndarray
+    fixed_columns: np.ndarray
+    owned_columns: np.ndarray
+
+    def sizes(self, widths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Rows and columns of every layer, each (L,), for (C,) widths."""
+        return (
+            self.fixed_rows + widths @ self.owned_rows,
+            self.fixed_columns + widths @ self.owned_columns,
+        )
+
+    def value(self, widths: np.ndarray) -> int:
+        """The cost of (C,) widths."""
+        rows, columns = self.sizes(widths)
+        return int(self.coefficient @ (rows * columns))
+
+    def take(self, index: np.ndarray) -> BilinearCost:
+        """The cost of some of the classes, the others having width 0."""
+        return BilinearCost(
+            self.coefficient,
+            self.fixed_rows,
+            self.owned_rows[index],
+            self.fixed_columns,
+            self.owned_columns[index],
+        )
+
+    def layers(self, mask: np.ndarray) -> BilinearCost:
+        """The cost of some of the layers, given by an (L,) mask."""
+        return BilinearCost(
+            self.coefficient[mask],
+            self.fixed_rows[mask],
+            self.owned_rows[:, mask],
+            self.fixed_columns[mask],
+            self.owned_columns[:, mask],
+        )
+
+    def polynomial(self) -> tuple[int, np.ndarray, np.ndarray]:
+        """(constant, linear (C,), quadratic (C, C) upper triangular) of the same cost."""
+        rows, columns = self.owned_rows * self.coefficient, self.owned_columns * self.coefficient
+        constant = int(self.coefficient @ (self.fixed_rows * self.fixed_columns))
+        product = rows @ self.owned_columns.T
+        quadratic = np.triu(product) + np.tril(product, -1).T
+        return constant, rows @ self.fixed_columns + columns @ self.fixed_rows, quadratic
+
+
+@dataclass(frozen=True, eq=False)
+class Limit:
+    """A cost and the range in which it must lie.
+
+    Attributes
+    ----------
+    cost : BilinearCost
+    at_most, at_least : int
+        In the cost's own unit.
+    """
+
+    cost: BilinearCost
+    at_most: int
+    at_least: int = 0
+
+    def allows(self, widths: np.ndarray) -> bool:
+        """Whether the widths' cost, in exact integers, is in the range."""
+        return self.at_least <= self.cost.value(widths) <= self.at_most
+
+
+@dataclass(frozen=True, eq=False)
+class BudgetProblem:
+    """Which width every class of channels gets. See the module for the mathematics.
+
+    Attributes
+    ----------
+    widths : sequence of C int arrays
+        Allowed widths of every class, increasing.
+    values : sequence of C float arrays
+        Worth of each allowed width; any numbers.
+    limits : sequence of Limit
+    floors : (F, C) int array
+        Left sides of Σ_c floors_fc · n_c ≥ floor_sizes_f, not negative: for layers whose channels
+        come from several classes. A floor of one class is a matter of its allowed widths.
+    floor_sizes : (F,) int array
+
+    Raises
+    ------
+    InputError
+        If the shapes do not fit, widths do not increase, a value is not finite, an owned size or a
+        coefficient is negative, or a floor is out of reach.
+    """
+
+    widths: Sequence[np.ndarray]
+    values: Sequence[np.ndarray]
+    limits: Sequence[Limit]
+    floors: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), int))
+    floor_sizes: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
+
+    def __post_init__(self):
+        if self.floors.size == 0:
+            object.__setattr__(self, "floors", np.zeros((0, self.classes), int))
+        for number, (widths, values) in enumerate(zip(self.widths, self.values, strict=True)):
+            if len(widths) == 0 or widths[0] < 0 or (np.diff(widths) <= 0).any():
+                raise InputError(f"class {number}: the allowed widths must be ≥ 0 and increase")
+            if values.shape != widths.shape or not np.isfinite(values).all():
+                raise InputError(f"class {number}: every allowed width needs a finite value")
+        for limit in self.limits:
+            cost = limit.cost
+            if len(cost.owned_rows) != self.classes:
+                raise InputError(
+                    f"a cost has {len(cost.owned_rows)} classes, the problem {self.classes}"
+                )
+            if min(array.min(initial=0) for array in vars(cost).values()) < 0:
+                raise InputError("a cost must not fall as widths grow: a size in it is negative")
+        if self.floors.min(initial=0) < 0:
+            raise InputError("a floor must not fall as widths grow: a factor in it is negative")
+        if not self.above_floors(self.widest):
+            raise InputError("a floor is above what the largest widths give")
+
+    @property
+    def classes(self) -> int:
+        return len(self.widths)
+
+    @property
+    def narrowest(self) -> np.ndarray:
+        """The smallest allowed width of every class, (C,)."""
+        return np.array([widths[0] for widths in self.widths])
+
+    @property
+    def widest(self) -> np.ndarray:
+        """The largest allowed width of every class, (C,)."""
+        return np.array([widths[-1] for widths in self.widths])
+
+    def at(self, choice: Sequence[int]) -> np.ndarray:
+        """Widths of the choices, given by their positions in the tables, (C,)."""
+        return np.array([widths[k] for widths, k in zip(self.widths, choice, strict=True)])
+
+    def value(self, choice: Sequence[int]) -> float:
+        """Worth of the choices, given by their positions in the tables."""
+        return float(sum(values[k] for values, k in zip(self.values, choice, strict=True)))
+
+    def above_floors(self, widths: np.ndarray) -> bool:
+        return bool((self.floors @ widths >= self.floor_sizes).all())
+
+    def feasible(self, widths: np.ndarray) -> bool:
+        """Whether (C,) widths meet every floor and limit, in exact integers."""
+        return self.above_floors(widths) and all(limit.allows(widths) for limit in self.limits)
+
+    def restricted(self, keep: Sequence[np.ndarray]) -> BudgetProblem:
+        """The same problem with the allowed widths where the masks are True."""
+        return BudgetProblem(
+            [widths[mask] for widths, mask in zip(self.widths, keep, strict=True)],
+            [values[mask] for values, mask in zip(self.values, keep, strict=True)],
+            self.limits,
+            self.floors,
+            self.floor_sizes,
+        )
+
+    def smallest(self, limit: Limit) -> int:
+        """The least cost that the allowed widths and floors leave, whatever the limits."""
+        if self.above_floors(self.narrowest):
+            return limit.cost.value(self.narrowest)
+        return self._extreme(Limit(limit.cost, limit.cost.value(self.widest)), -1.0)
+
+    def largest(self, limit: Limit) -> int:
+        """The greatest cost within ``limit.at_most``, whatever ``at_least`` and other limits."""
+        return self._extreme(Limit(limit.cost, limit.at_most), 1.0)
+
+    def solve(self, *, time_limit: float = float("inf"), tolerance: float = 1e-4) -> Allocation:
+        """Solve the problem exactly.
+
+        Parameters
+        ----------
+        time_limit : float
+            Seconds, positive. When it is over, or on Ctrl-C, the incumbent is returned with its
+            true bound.
+        tolerance : float
+            Relative gap at which to stop.
+
+        Raises
+        ------
+        OutOfReach
+            If no widths meet a limit: the message names the least cost, or the nearest one below
+            the range.
+        InputError
+            If limits and floors exclude each other, or time ended before widths were found.
+        """
+        from formulations.budget.solve import solve
+
+        return solve(self, time_limit=time_limit, tolerance=tolerance)
+
+    def _extreme(self, limit: Limit, sign: float) -> int:
+        from formulations.budget.milp import BudgetModel
+
+        alone = replace(self, limits=(limit,))
+        choice = BudgetModel(alone).extreme(limit.cost, sign)
+        if choice is None:
+            raise InputError("no widths were found in time: give fewer of them to choose from")
+        return limit.cost.value(self.at(choice))
+
+
+@dataclass(frozen=True, eq=False)
+class Allocation:
+    """Widths with a proved bound on what any others are worth.
+
+    Attributes
+    ----------
+    widths : (C,) int array
+    costs : tuple of int
+        Of every limit, exact.
+    value : float
+    bound : float
+        Proved upper bound on the optimal value.
+    status : str
+        ``"optimal"`` (gap within the tolerance), ``"time_limit"``, ``"interrupted"`` or
+        ``"numerical"`` (the linear programs' precision allows no more).
+    nodes : int
+        Branch-and-bound nodes of HiGHS; 0 where the Lagrangian bound was enough.
+    seconds : float
+        Wall time.
+    """
+
+    widths: np.ndarray
+    costs: tuple[int, ...]
+    value: float
+    bound: float
+    status: str
+    nodes: int
+    seconds: float
+
+    @property
+    def gap(self) -> float:
+        """(bound − value) / |value|, never negative."""
+        return relative_gap(-self.value, -self.bound)

@@ -1,0 +1,1 @@
+"""Exact solvers of layer problems and of stacks of them."""

@@ -1,0 +1,1 @@
+"""Exact pruning of small ReLU networks: select units, or train and select at once."""

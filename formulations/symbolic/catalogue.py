@@ -1,0 +1,119 @@
+"""The terms that ship, by name, and terms of a user's own, by file or expression."""
+
+from __future__ import annotations
+
+import runpy
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from formulations.errors import InputError
+from formulations.symbolic.derivation import Derivation, derive
+from formulations.terms.term import Term
+
+# name: (φ, what derive is told beside it, what it is)
+CATALOGUE: Mapping[str, tuple[str, dict[str, Any], str]] = {
+    "square": ("a*r**2", {}, "Structured Perspective Regularization (reverse Huber of the norm)"),
+    "power": ("a*r**p", {}, "any power above 1"),
+    "elastic-net": ("a*r**2 + b*r", {}, "a square and a group lasso"),
+    "pseudo-huber": ("a*(sqrt(1 + r**2) - 1)", {"price": 0.5}, "grows linearly: r* only for c < a"),
+    "big-m": ("0", {"bound": 1.0}, "the bound alone: the ℓ∞ norm of the group"),
+    "mcp": ("a*r**2", {"extract": "a"}, "the square extracted again: minimax concave penalty"),
+    "nested": ("a*r**2", {"block_price": 2.0}, "squares whose groups live in blocks"),
+}
+
+
+@cache
+def entry(name: str) -> Derivation:
+    """A derivation of the catalogue, at its own parameters.
+
+    Raises
+    ------
+    InputError
+        If there is none of this name.
+    """
+    if name not in CATALOGUE:
+        raise InputError(f"unknown term {name!r}: one of {', '.join(CATALOGUE)}")
+    phi, options, _ = CATALOGUE[name]
+    return derive(phi, **options)
+
+
+def find(source: str, **options: Any) -> Derivation:
+    """The derivation that a command line names.
+
+    Parameters
+    ----------
+    source : str
+        A name of the catalogue, ``FILE.py`` or ``FILE.py:NAME`` (NAME is ``term`` by default; the
+        file is run, as any Python file of the user's), or an expression in r, which is parsed only.
+    **options
+        What :func:`derive` is told for an expression, and instead of the catalogue's own.
+
+    Raises
+    ------
+    InputError
+        In one line.
+    """
+    file, _, name = source.partition(":")
+    if file.endswith(".py"):
+        if options:
+            raise InputError(f"{file} says all of its term: {', '.join(options)} cannot be given")
+        return _from_file(Path(file), name or "term")
+    if source in CATALOGUE:
+        phi, own, _ = CATALOGUE[source]
+        return derive(phi, **{**own, **options}) if options else entry(source)
+    return derive(source, **options)
+
+
+def _from_file(path: Path, name: str) -> Derivation:
+    if not path.is_file():
+        raise InputError(f"there is no file {path}")
+    try:
+        found = runpy.run_path(str(path))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    except (Exception, SystemExit) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path} does not run: {type(error).__name__}: {reason}") from None
+    if not isinstance(found.get(name), Derivation):
+        names = [key for key, value in found.items() if isinstance(value, Derivation)]
+        hint = f"it has {', '.join(names)}" if names else "it has none"
+        raise InputError(f"{path} has no derivation {name!r} (made by derive): {hint}")
+    return found[name]
+
+
+def square(shrinkage: Any, price: Any, bound: Any = np.inf) -> Term:
+    """φ(w) = a‖w‖², price c, bound M: the term of Structured Perspective Regularization.
+
+    Parameters
+    ----------
+    shrinkage : float or (G,) array
+        a > 0.
+    price, bound : float or (G,) array
+        c > 0, and M > 0 (``inf`` for none).
+    """
+    return entry("square").term(price, bound, weight=shrinkage)
+
+
+def spr(lam: float, alpha: float, size: Any = 1.0, bound: Any = np.inf) -> Term:
+    """The square in the paper's parametrisation, a = λα, c = λ(1−α)u (Cacciola et al. 2022).
+
+    Parameters
+    ----------
+    lam : float
+        λ > 0, weight of the whole regularizer.
+    alpha : float
+        α in (0, 1), share of the shrinkage.
+    size : float or (G,) array
+        u > 0, what a group costs (parameters or MACs, normalised).
+    bound : float or (G,) array
+        M.
+    """
+    if not lam > 0:
+        raise InputError(f"lam must be positive: it is {lam:g}")
+    if not 0 < alpha < 1:
+        raise InputError(f"alpha must lie strictly between 0 and 1: it is {alpha:g}")
+    return square(lam * alpha, lam * (1 - alpha) * np.asarray(size, np.float64), bound)

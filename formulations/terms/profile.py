@@ -1,0 +1,187 @@
+"""The profile ψ of a term, φ(w) = ψ(‖w‖): its numbers, from generated formulas or by root finding.
+
+A :class:`Profile` is made by :mod:`formulations.symbolic.derivation`, which generates its formulas
+from sympy expressions. Where an equation has no symbolic solution the formula is missing, and the
+root is found here. Everything follows the array API standard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from array_api_compat import array_namespace
+
+from formulations.numerics.roots import newton
+
+Array = Any  # an array of any library that follows the array API standard
+Formula = Callable[..., Array]  # (xp, argument, **parameters) to an array
+
+# A root beyond this is taken for infinite. Its square must not overflow in float64.
+_FAR = 1e100
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Profile:
+    """ψ with ψ(0) = 0, convex, and what follows from it.
+
+    Parameters
+    ----------
+    order : float
+        p of the norm ‖·‖_p that r stands for, at least 1.
+    ball : bool
+        Whether the bound is ‖w‖₂ ≤ M; else it is ‖w‖∞ ≤ M.
+    value, slope, curvature, excess : formulas of r
+        ψ, ψ', ψ'' and F(r) = r·ψ'(r) − ψ(r), which does not decrease.
+    slope_start, slope_limit, excess_limit : formulas of nothing
+        ψ'(0+), and the limits of ψ' and of F as r → ∞.
+    extract : formula of nothing
+        δ.
+    radius : formula of c, or None
+        r* with F(r*) = c, right where c is below ``excess_limit``.
+    shrunk : formula of (s, k), or None
+        σ with σ + k·ψ'(σ) = s.
+    inverse_slope : formula of v, or None
+        ρ with ψ'(ρ) = v, right for ``slope_start`` < v < ``slope_limit``.
+    ridge : formula of nothing, or None
+        a, where ψ = a·r² and p = 2; else None.
+    definition : mapping
+        What :func:`formulations.symbolic.derivation.derive` was told: phi, norm, ball, extract, in
+        plain words.
+    source : str
+        The generated code of the formulas.
+    """
+
+    order: float
+    ball: bool
+    value: Formula
+    slope: Formula
+    curvature: Formula
+    excess: Formula
+    slope_start: Formula
+    slope_limit: Formula
+    excess_limit: Formula
+    extract: Formula
+    radius: Formula | None
+    shrunk: Formula | None
+    inverse_slope: Formula | None
+    ridge: Formula | None
+    definition: Mapping[str, Any]
+    source: str
+
+    @property
+    def peak_order(self) -> float:
+        """p of the norm that the bound limits: 2 or infinite."""
+        return 2.0 if self.ball else float("inf")
+
+    def with_square(self) -> Profile:
+        """The profile of ψ + q·r², q ≥ 0 a further parameter called ``square``."""
+
+        def plus(formula: Formula, more: Callable[..., Array]) -> Formula:
+            def total(xp, *argument, square, **parameters):
+                return formula(xp, *argument, **parameters) + more(square, *argument)
+
+            return total
+
+        def without(formula: Formula) -> Formula:
+            return plus(formula, lambda q: 0 * q)
+
+        def unlimited(formula: Formula) -> Formula:
+            def total(xp, *, square, **parameters):
+                own = formula(xp, **parameters) + 0 * square
+                return xp.where(square > 0, xp.full_like(own, float("inf")), own)
+
+            return total
+
+        return replace(
+            self,
+            value=plus(self.value, lambda q, r: q * r * r),
+            slope=plus(self.slope, lambda q, r: 2 * q * r),
+            curvature=plus(self.curvature, lambda q, r: 2 * q + 0 * r),
+            excess=plus(self.excess, lambda q, r: q * r * r),
+            slope_start=without(self.slope_start),
+            slope_limit=unlimited(self.slope_limit),
+            excess_limit=unlimited(self.excess_limit),
+            extract=without(self.extract),
+            radius=None,
+            shrunk=None,
+            inverse_slope=None,
+            ridge=None,
+        )
+
+    def find_radius(self, price: np.ndarray, parameters: Mapping[str, Array]) -> np.ndarray:
+        """r* for a price of φ's own unit: inf { r : F(r) ≥ c }, infinite where F stays below c.
+
+        NumPy alone, float64. Newton in log r to a relative 1e-12 and better.
+        """
+        shape = np.broadcast_shapes(np.shape(price), *(np.shape(v) for v in parameters.values()))
+        price = np.broadcast_to(np.asarray(price, np.float64), shape)
+        with np.errstate(all="ignore"):
+            finite = price < np.broadcast_to(self.excess_limit(np, **parameters), shape)
+            if self.radius is not None:
+                return np.where(finite, self.radius(np, price, **parameters), np.inf)
+
+            def scaled(log_r):
+                r = np.exp(log_r)
+                return (
+                    self.excess(np, r, **parameters) - price,
+                    r * r * self.curvature(np, r, **parameters),
+                )
+
+            high = np.zeros(shape)
+            while True:
+                short = finite & (scaled(high)[0] < 0) & (high < np.log(_FAR))
+                if not short.any():
+                    break
+                high = high + np.where(short, 2.0, 0.0)
+            low = np.minimum(high - 2, 0.0)
+            while True:
+                above = finite & (scaled(low)[0] >= 0) & (low > -np.log(_FAR))
+                if not above.any():
+                    break
+                low = low - np.where(above, 2.0, 0.0)
+            # in log r the machine precision of the root is that of r itself, relative
+            root = np.exp(newton(scaled, low, high))
+        return np.where(finite & (high < np.log(_FAR)), root, np.inf)
+
+    def shrink(self, s: Array, k: Array, low: Array, parameters: Mapping[str, Array]) -> Array:
+        """σ with σ + k·ψ'(σ) = s, known to be at least ``low``; 0 where there is none."""
+        xp = array_namespace(s)
+        if self.shrunk is not None:
+            return xp.maximum(self.shrunk(xp, s, k, **parameters), 0 * s)
+
+        def residual(x):
+            slope = self.slope(xp, x, **parameters)
+            return x + k * slope - s, 1 + k * self.curvature(xp, x, **parameters)
+
+        root = newton(residual, xp.minimum(low + 0 * s, s), s + 0 * low)
+        start = self.slope_start(xp, **parameters)
+        return xp.where(s > k * start, root, 0 * root)
+
+    def invert_slope(self, v: Array, parameters: Mapping[str, Array]) -> Array:
+        """ρ ≥ 0 with ψ'(ρ) = v: 0 where v ≤ ψ'(0+), infinite where v is beyond the limit."""
+        xp = array_namespace(v)
+        start, limit = self.slope_start(xp, **parameters), self.slope_limit(xp, **parameters)
+        inside = (v > start) & (v < limit)
+        with np.errstate(all="ignore"):
+            if self.inverse_slope is not None:
+                root = self.inverse_slope(xp, v, **parameters)
+            else:
+                high = xp.ones_like(v)
+                while True:
+                    short = inside & (self.slope(xp, high, **parameters) < v) & (high < _FAR)
+                    if not bool(xp.any(short)):
+                        break
+                    high = xp.where(short, 8 * high, high)
+
+                def residual(x):
+                    return (
+                        self.slope(xp, x, **parameters) - v,
+                        self.curvature(xp, x, **parameters) + 0 * x,
+                    )
+
+                root = newton(residual, xp.zeros_like(v), high)
+        beyond = xp.full_like(v, float("inf"))
+        return xp.where(inside, root, xp.where(v > start, beyond, xp.zeros_like(v)))

@@ -1,0 +1,1 @@
+"""Exact MIP pruning against relaxed pruning, on problems small enough to be solved to the end."""

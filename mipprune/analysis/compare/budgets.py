@@ -1,0 +1,100 @@
+"""Budget allocation: the exact widths against the usual ways of meeting a budget."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from formulations.errors import InputError
+from formulations.symbolic.catalogue import find
+from mipprune.analysis.compare.rows import make_row
+from mipprune.config.schema import BudgetConfig, CompareConfig
+from mipprune.models.registry import IMAGENET, NAMES, build
+from mipprune.penalties.group_penalty import GroupPenalty
+from mipprune.runs import checkpoint
+from mipprune.structure.allocation import best_widths, mask, uniform
+from mipprune.structure.cost import Cost
+from mipprune.structure.groups import find_groups
+
+
+def compare_budget(
+    source: str, config: CompareConfig, report: Callable[[str], None] = lambda name: None
+) -> dict[str, Any]:
+    """Which widths meet ``config.macs``: the MILP, the same share everywhere, one threshold.
+
+    The objective is the keep-score lost, the sum of ‖w‖₂ of the removed groups over that of all.
+
+    Parameters
+    ----------
+    source : str
+        A model's name, for fresh weights and images of CIFAR's or ImageNet's size, or a
+        checkpoint's folder.
+    config : CompareConfig
+    report : callable
+
+    Raises
+    ------
+    InputError
+        Unknown model or checkpoint; a budget that no widths meet (the nearest is named).
+    """
+    network, shape = _network(source)
+    groups = find_groups(network, shape)
+    cost = Cost(network, groups, shape)
+    penalty = GroupPenalty(
+        dict(network.named_parameters()), groups.producers(), groups.count, find("square").term()
+    )
+    scores = penalty.norms()[0].double().numpy()
+    report("exact")
+    ranked, solution, _ = best_widths(
+        cost, scores, "macs", config.macs, time_limit=config.time_limit, gap=config.tolerance
+    )
+    everything = float(scores.sum())
+    exact = _Chosen(mask(ranked, solution.widths), (everything - solution.bound) / everything)
+
+    def lost(kept: np.ndarray) -> float:
+        return float(scores[~kept].sum()) / everything
+
+    value = lost(exact.support)
+    rows = [
+        make_row(
+            "exact", value, exact.support, exact=exact, bound=exact.bound, gap=solution.gap,
+            seconds=solution.seconds, nodes=solution.nodes, status=solution.status,
+        )
+    ]  # fmt: skip
+    target = (scores, "macs", config.macs)
+    for name, work in (
+        ("uniform", lambda: uniform(cost, *target, BudgetConfig())),
+        ("threshold", lambda: cost.lowest_removed(*target)),
+    ):
+        report(name)
+        start = time.perf_counter()
+        kept = work()
+        seconds = time.perf_counter() - start
+        gap = lost(kept) - value
+        rows.append(make_row(name, lost(kept), kept, exact=exact, gap=gap, seconds=seconds))
+    return {"rows": rows, "progress": [], "sweep": []}
+
+
+class _Chosen:
+    def __init__(self, support: np.ndarray, bound: float):
+        self.support, self.bound = support, bound
+
+
+def _network(source: str) -> tuple[torch.nn.Module, tuple[int, int, int]]:
+    from mipprune.data.registry import load
+
+    if Path(source).is_dir():
+        network, data = checkpoint.load(Path(source))
+        return network, load(**data, device=torch.device("cpu")).shape
+    if source not in NAMES:
+        raise InputError(
+            f"budget:{source}: name a checkpoint folder or a model, one of {', '.join(NAMES)}"
+        )
+    side, classes = (224, 1000) if source in IMAGENET else (32, 10)
+    shape = (3, side, side)
+    return build({"name": source, "shape": shape, "classes": classes}), shape

@@ -1,0 +1,122 @@
+"""Pruning a layer without a proof: trained with the regularizer, by group lasso, by magnitude."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import torch
+from torch import nn
+
+from formulations.layer.problem import LayerProblem
+from formulations.numerics.proximal_gradient import accelerated
+from mipprune.penalties.group_penalty import GroupPenalty
+from mipprune.structure.groups import Member
+
+_LASSO_STEPS = 60
+
+
+def train_spr(problem: LayerProblem, time_limit: float, lam: float = 1.0) -> np.ndarray:
+    """Minimise loss + λ·Σ h in PyTorch by accelerated proximal gradient with the trainer's penalty.
+
+    FISTA (Beck & Teboulle 2009) with adaptive restart (O'Donoghue & Candès 2015), in float64;
+    the weights, (D, O).
+    """
+    weight = nn.Parameter(torch.zeros(problem.cross.shape, dtype=torch.float64))
+    owner = np.repeat(np.arange(problem.groups), problem.block)
+    members = [Member("weight", 0, owner, "producer")]
+    # the extraction is in the loss's curvature here, as in the MIP
+    term = problem.term.without_extraction().scaled(lam)
+    penalty = GroupPenalty({"weight": weight}, members, problem.groups, term)
+    curvature, cross = torch.from_numpy(problem.curvature), torch.from_numpy(problem.cross)
+    step = _step(problem)
+
+    def prox(point: torch.Tensor) -> torch.Tensor:
+        weight.copy_(point)
+        penalty.prox_(step)
+        return weight.clone()
+
+    with torch.no_grad():
+        weight.copy_(
+            _until(time_limit, lambda w: curvature @ w - cross, prox, torch.zeros_like(cross), step)
+        )
+    return weight.detach().numpy()
+
+
+def _step(problem: LayerProblem) -> float:
+    return 1 / max(float(np.linalg.eigvalsh(problem.curvature)[-1]), 1e-300)
+
+
+def _until(time_limit: float, gradient, prox, start, step: float, tolerance: float = 1e-10):
+    """Accelerated descent that ends, where it is, when the time is over."""
+    end = time.perf_counter() + time_limit
+    last = start
+
+    def remembering(point):
+        nonlocal last
+        last = prox(point)
+        return last
+
+    def pause():
+        if time.perf_counter() > end:
+            raise TimeoutError
+
+    try:
+        return accelerated(gradient, remembering, start, step, tolerance=tolerance, pause=pause)
+    except TimeoutError:
+        return last
+
+
+def group_lasso(problem: LayerProblem, most: int, time_limit: float) -> np.ndarray:
+    """Group lasso with the same φ, over a path of weights; the best support after refit."""
+    term, step = problem.term, _step(problem)
+    largest = float(np.linalg.norm(problem.by_group(problem.cross), axis=1).max())
+    best = _Best(problem, most)
+    weights = np.zeros_like(problem.cross)
+    for strength in largest * np.geomspace(1, 1e-4, _LASSO_STEPS):
+
+        def prox(point, strength=strength):
+            # of strength·‖w‖₂ + φ(w): shrink the norm, then φ (both act along w)
+            groups = problem.by_group(point)
+            norm = np.linalg.norm(groups, axis=1, keepdims=True)
+            shrunk = groups * np.maximum(1 - step * strength / np.maximum(norm, 1e-300), 0)
+            return term.shrinkage_prox(shrunk, step).reshape(point.shape)
+
+        weights = _until(
+            time_limit / _LASSO_STEPS,
+            *(lambda w: problem.curvature @ w - problem.cross, prox, weights, step, 1e-7),
+        )
+        best.offer(problem.by_group(weights).any(axis=1))
+    return best.support
+
+
+def magnitude(problem: LayerProblem, most: int) -> np.ndarray:
+    """Largest ‖W_j‖ of the dense solution; the best number of them after refit."""
+    dense = problem.refit(np.ones(problem.groups, bool))
+    return best_count(problem, most, np.linalg.norm(problem.by_group(dense), axis=1))
+
+
+def best_count(problem: LayerProblem, most: int, scores: np.ndarray) -> np.ndarray:
+    """The best number, up to ``most``, of the best-scored groups after refit: a (G,) bool array."""
+    order = np.argsort(-scores)
+    best = _Best(problem, most)
+    for count in range(most + 1):
+        support = np.zeros(problem.groups, bool)
+        support[order[:count]] = True
+        best.offer(support)
+    return best.support
+
+
+class _Best:
+    """The support of up to so many groups with the lowest MIP objective so far."""
+
+    def __init__(self, problem: LayerProblem, most: int):
+        self.problem, self.most = problem, most
+        self.support, self.objective = np.zeros(problem.groups, bool), problem.constant
+
+    def offer(self, support: np.ndarray) -> None:
+        if support.sum() > self.most:
+            return
+        objective = self.problem.objective(self.problem.refit(support), support)
+        if objective < self.objective:
+            self.support, self.objective = support, objective

@@ -1,0 +1,1 @@
+"""Typed settings of every command, recipes, and key=value overrides."""

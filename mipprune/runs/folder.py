@@ -1,0 +1,151 @@
+"""The folder of a run: what it holds, and that nothing in it is ever lost.
+
+    runs/NAME/  config.yaml · metrics.jsonl · tensorboard/ · dense/ · regularized/ · pruned/
+                · last/ · last.previous/ · result.json
+
+``dense/`` and ``pruned/`` are checkpoints of the two networks that the result compares,
+``regularized/`` is the network just before removal; ``last/`` is the newest state with optimizer
+and counters, from which a stopped run goes on, and ``last.previous/`` the one before, for the day
+on which ``last/`` cannot be read. There is no "best": without validation images it would be chosen
+on the test images.
+"""
+
+from __future__ import annotations
+
+import errno
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import nn
+
+from formulations.errors import InputError
+from mipprune.runs import checkpoint
+from mipprune.config.schema import Config, configure, read_recipe
+from mipprune.distributed.ranks import Ranks
+
+# What a run may go on with another value of: where things are and what they run on.
+_FREE = {
+    "name", "runs", "device", "init", "compile", "checkpoint_steps",
+    "data.path", "data.workers", "data.decoder",
+}  # fmt: skip
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class RunFolder:
+    """A run's folder; only the first rank writes to it."""
+
+    def __init__(self, config: Config, ranks: Ranks):
+        self.path = Path(config.runs) / (config.name or "run")
+        self._config, self._ranks = config, ranks
+        self._data = config.data.source()
+        self._saved = False
+
+    def claim(self, resume: bool) -> bool:
+        """Whether the run goes on with what is here, after checking that it may.
+
+        A folder without a checkpoint is one of a run that had only begun: resumed, it begins again.
+
+        Raises
+        ------
+        InputError
+            If the folder exists and is not to be resumed, or is to be resumed and does not, or was
+            begun with other settings, or has lost its checkpoints.
+        """
+        there = self.path.exists()
+        resume = resume or (self._ranks.restarted and there)
+        if there and not resume:
+            raise InputError(
+                f"{self.path} exists: choose another name=NAME, or go on with it by --resume"
+            )
+        if resume and not there:
+            raise InputError(f"there is no run {self.path} to resume: no checkpoint, no folder")
+        self._saved = checkpoint.any_generation(self.path / "last")
+        if self._saved:
+            self._check_settings()
+        elif (self.path / "metrics.jsonl").exists():
+            raise InputError(
+                f"{self.path} has metrics but no checkpoint last/ to go on with: choose another "
+                "name=NAME"
+            )
+        self._ranks.barrier()  # all have looked before the first one writes
+        return self._saved
+
+    def _check_settings(self) -> None:
+        began = _settings(configure(Config, read_recipe(str(self.path / "config.yaml"))))
+        for key, value in _settings(self._config).items():
+            if began.get(key) != value:
+                raise InputError(
+                    f"{self.path} began with {key}={began.get(key)}, not {value}: resume it with "
+                    "the settings of its config.yaml, or choose another name=NAME"
+                )
+
+    def make(self) -> None:
+        """Begin: the folder and the configuration in it."""
+        if self._ranks.first:
+            self.path.mkdir(parents=True, exist_ok=True)
+            text = yaml.safe_dump(self._config.model_dump(), sort_keys=False)
+            checkpoint.write_atomic(self.path / "config.yaml", text.encode())
+
+    def save_model(
+        self, name: str, network: nn.Module, sparsity: Mapping[str, float] | None
+    ) -> int:
+        """Write a network without its training state; bytes of its tensors' file."""
+        folder = self.path / name
+        if self._ranks.first:
+            checkpoint.save(folder, network, data=self._data, sparsity=sparsity)
+        self._ranks.barrier()
+        return (folder / "model.safetensors").stat().st_size
+
+    def save_state(
+        self, network: nn.Module, tensors: Mapping[str, torch.Tensor], plain: Mapping[str, Any]
+    ) -> None:
+        """Write ``last/``; the one before stays as ``last.previous/``."""
+        if self._ranks.first:
+            checkpoint.save_generation(
+                self.path / "last", network, data=self._data, tensors=tensors, state=plain
+            )
+            self._saved = True
+
+    def load_state(self) -> tuple[nn.Module, dict[str, torch.Tensor], dict[str, Any]]:
+        """Network, tensors and plain values of the newest state that can be read."""
+        network, tensors, plain, broken = checkpoint.load_generation(self.path / "last")
+        self._ranks.barrier()
+        if broken and self._ranks.first:
+            place = checkpoint.set_aside(self.path / "last")  # the next one shall not retire it
+            print(
+                f"mipprune: {broken}; it is now {place}, and the run goes on from the checkpoint "
+                "before",
+                file=sys.stderr,
+            )
+        return network, tensors, plain
+
+    def write_result(self, result: Mapping[str, Any]) -> None:
+        """Write ``result.json``."""
+        if self._ranks.first:
+            checkpoint.write_json(self.path / "result.json", result)
+
+    def write_error(self, error: OSError) -> RuntimeError:
+        """What to say when something could not be written, or else the system refused."""
+        reason, where = error.strerror or str(error), error.filename or self.path
+        full = error.errno in _FULL
+        what = f"cannot write {where}: {reason}" if full else f"{where}: {reason}"
+        if self._saved:
+            room = "make room and " if full else ""
+            return RuntimeError(f"{what}; {self.path}/last is intact: {room}go on with --resume")
+        return RuntimeError(f"{what}; nothing was trained yet")
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    """The settings that a run's result follows from, by dotted key."""
+    flat = {}
+    for key, value in config.model_dump().items():
+        if isinstance(value, dict):
+            flat |= {f"{key}.{name}": inner for name, inner in value.items()}
+        else:
+            flat[key] = value
+    return {key: value for key, value in flat.items() if key not in _FREE}

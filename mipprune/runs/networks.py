@@ -1,0 +1,60 @@
+"""The configured network and device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from formulations.errors import InputError
+from mipprune.runs import checkpoint
+from mipprune.config.schema import Config, EvalConfig
+from mipprune.data.registry import Data
+from mipprune.models.registry import build, load_weights, options_of
+
+
+def pick_device(name: str) -> torch.device:
+    """``auto`` is CUDA where there is one, else the CPU."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device={name} is not to be had: {str(error).splitlines()[0]}") from None
+    return device
+
+
+def check_fits(source: str | Path, network: nn.Module, data: Data) -> None:
+    """Raise an InputError if a network, loaded from ``source``, is for other images or classes."""
+    classes, shape = network.architecture["classes"], tuple(network.architecture["shape"])
+    if (classes, shape) != (data.classes, data.shape):
+        raise InputError(
+            f"{source} does not fit data={data.name}: it is for {classes} classes of images "
+            f"{shape}, {data.name} has {data.classes} of {data.shape}"
+        )
+
+
+def make_network(config: Config | EvalConfig, data: Data) -> nn.Module:
+    """The configured network for a data set, with the weights of ``init`` if there are any."""
+    if config.init and Path(config.init).is_dir():
+        network, _ = checkpoint.load(Path(config.init))
+        check_fits(config.init, network, data)
+        return network
+    options = config.model.model_dump(exclude={"name"}, exclude_none=True)
+    known = options_of(config.model.name)
+    for option in options:
+        if option not in known:
+            raise InputError(f"model {config.model.name} has no option model.{option}")
+    network = build(
+        {
+            "name": config.model.name,
+            "shape": data.shape,
+            "classes": data.classes,
+            **options,
+        }
+    )
+    if config.init:
+        load_weights(network, config.init)
+    return network

@@ -1,0 +1,354 @@
+"""A run: its phases, from the first step to the result.
+
+    reference    without init, if asked for: a dense twin, as long as all other phases together
+    pretrain     the network as it is
+    regularize   with the method; at the end removal
+    finetune     what is left
+
+Every phase is entered, trained and left; :mod:`mipprune.runs.folder` keeps what a stopped run
+needs to go on anywhere in them.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from mipprune.analysis.evaluate import accuracy, count, measure
+from mipprune.config.schema import Config, PhaseConfig
+from mipprune.distributed.ranks import Ranks, join_ranks
+from mipprune.runs.folder import RunFolder
+from mipprune.structure.cost import Cost
+from mipprune.structure.groups import find_groups
+from mipprune.structure.links import Masks, masks_of, sparsity
+from mipprune.structure.removal import Removal, prune, prune_optimizer, recalibrate
+from mipprune.training import state
+from mipprune.training.loop import Place, train_epoch
+from mipprune.training.monitor import Diverged, Guard, Search, describe
+from mipprune.training.progress import Progress, Silent
+from mipprune.training.setup import PHASES, Setup
+
+
+def train(config: Config, resume: bool = False) -> dict[str, Any]:
+    """Train and prune as configured; the content of ``result.json``.
+
+    Parameters
+    ----------
+    config : Config
+    resume : bool
+        Go on with the run of this name from its last checkpoint. Processes that torchrun starts
+        anew after a failure do so by themselves.
+
+    Raises
+    ------
+    InputError
+        For every wrong input, before anything is written.
+    Stopped
+        After SIGTERM or SIGINT, with the run saved where it was.
+    RuntimeError
+        If training diverges, or the disk is full; the run's last checkpoint is intact.
+    """
+    ranks = join_ranks(config.device)
+    folder = RunFolder(config, ranks)
+    resume = folder.claim(resume)
+    return Run(config, folder, ranks, resume).execute()
+
+
+class Run:
+    """One training run.
+
+    Parameters
+    ----------
+    config : Config
+    folder : RunFolder
+    ranks : Ranks
+    resume : bool
+        Whether :meth:`execute` goes on with what the folder holds.
+    """
+
+    def __init__(self, config: Config, folder: RunFolder, ranks: Ranks, resume: bool = False):
+        self.config, self.folder, self.ranks, self.resume = config, folder, ranks, resume
+        self.setup = Setup(config, ranks)
+        self.data = self.setup.data
+        self.network = self.setup.network()
+        self.groups, self.cost = self.setup.structure(self.network)
+        self._attach(self.network)  # checks method and budget before anything is written
+        self.method.detach()
+        self.place = Place(PHASES[0])
+        self.seconds = 0.0
+        self.facts: dict[str, Any] = {"layers": {n: len(g) for n, g in self.groups.layers.items()}}
+        self.dense: dict[str, Any] = {}
+
+    def execute(self) -> dict[str, Any]:
+        """Run all that is left; the result."""
+        self.started = time.perf_counter()
+        # weights on their way to zero pass through numbers with which a CPU is 100 times slower
+        torch.set_flush_denormal(True)
+        torch.backends.cudnn.benchmark = True
+        progress = Progress if self.ranks.first else Silent
+        try:
+            steps = self.setup.epochs() * self.setup.steps
+            with progress(self.folder.path, steps, self.config.data.batch) as self.progress:
+                self.guard = Guard(
+                    self.config.checkpoint_steps,
+                    self.ranks,
+                    self.setup.device,
+                    self.progress.advance,
+                    self._save,
+                )
+                with self.guard.listening():
+                    return self._execute()
+        except Diverged as error:
+            raise self._diagnosis(error) from None
+        except OSError as error:
+            raise self.folder.write_error(error) from error
+        finally:
+            torch.set_flush_denormal(False)
+
+    def _execute(self) -> dict[str, Any]:
+        if self.resume:
+            self._restore()
+        else:
+            self.folder.make()
+            self._enter(PHASES[0])
+        for phase in PHASES[PHASES.index(self.place.phase) :]:
+            if phase != self.place.phase:
+                self._enter(phase)
+            self._train_phase(self.setup.schedule(phase))
+            self._leave(phase)
+        return self._finish()
+
+    # ---- phases -------------------------------------------------------------------------------
+
+    def _enter(self, phase: str) -> None:
+        if phase == "pretrain":
+            self.network = self.setup.network()  # a reference has trained it
+        if phase in ("reference", "pretrain"):
+            self.subject = self.setup.plain(self.network)
+        elif phase == "regularize":
+            self._attach(self.subject.network)
+        self._save(Place(phase))
+
+    def _leave(self, phase: str) -> None:
+        if self.subject.average:
+            self.subject.average.copy_to(self.subject.network)
+        if phase == "reference" and self.setup.schedule(phase).epochs:
+            self._measure_dense(self.subject.network)
+        elif phase == "pretrain" and not self.dense:
+            self._measure_dense(self.subject.network)
+            if not self.setup.trained:
+                self.dense["accuracy"] = None  # these are random weights: nothing to compare with
+        elif phase == "regularize":
+            self._remove()
+
+    def _attach(self, network: nn.Module) -> None:
+        """The method on the network, as it is now."""
+        self.subject = self.setup.regularized(
+            *(network, self.groups, self.cost, self._remove_on_the_way, self.resume)
+        )
+        self.method = self.subject.method
+
+    def _measure_dense(self, network: nn.Module) -> None:
+        size = self._save_model("dense", network)
+        self.dense = measure(network, self.data, size, ranks=self.ranks)
+        self.progress.say(phase="dense", epoch=0, **self.dense)
+
+    def _train_phase(self, phase: PhaseConfig) -> None:
+        while self.place.epoch < phase.epochs and not (
+            self.subject.method and self.subject.method.done
+        ):
+            start, before = time.perf_counter(), self.place.step
+            place = self._epoch(phase, self.guard)
+            self.guard.check(place, self.subject.network, weights=True)
+            subject = self.subject
+            seen = subject.average.network if subject.average else subject.network
+            self.ranks.align(subject.network)
+            if subject.average:
+                self.ranks.align(seen)
+            seconds = time.perf_counter() - start
+            images = (place.step - before) * self.config.data.batch
+            self.progress.say(
+                phase=place.phase,
+                epoch=place.epoch + 1,
+                loss=self._mean_loss(place) / place.step,
+                accuracy=accuracy(seen, self.data, self.ranks),
+                images_per_s=images / seconds,
+                **(subject.method.log() if subject.method else {}),
+            )
+            self._save(Place(place.phase, place.epoch + 1))
+            self.guard.heed(self.place)
+
+    def _epoch(self, phase: PhaseConfig, watch) -> Place:
+        return train_epoch(
+            self.subject,
+            self.data,
+            phase,
+            self.place,
+            batch=self.config.data.batch,
+            mixup=self.config.data.mixup,
+            seed=self.config.seed,
+            ranks=self.ranks,
+            watch=watch,
+        )
+
+    def _remove(self) -> None:
+        """What the method gives up goes, and the method with it."""
+        before = accuracy(self.subject.network, self.data, self.ranks)
+        self._save_model("regularized", self.subject.network)
+        kept = self.ranks.of_first(self.method.select(), self.setup.device)
+        facts = self.method.facts()
+        masks = None
+        if self.config.granularity == "link":
+            masks = Masks(self.subject.network, masks_of(self.subject.network, self.groups, kept))
+            left = self.groups.kept_per_layer(kept)
+        else:
+            self._shrink(kept)
+            left = {name: len(group) for name, group in self.groups.layers.items()}
+        self.method.detach()
+        network, optimizer = self.subject.network, self.subject.optimizer
+        if self.config.recalibrate:
+            images = self.data.sample(self.config.recalibrate)
+            recalibrate(network, images.split(self.config.data.batch))
+        # a method's own optimizer has done
+        plain = optimizer if isinstance(optimizer, torch.optim.SGD) else None
+        self.subject = self.setup.plain(network, plain, masks)
+        network = self.subject.network
+        self.facts = {
+            "accuracy_regularized": before,
+            "accuracy_removed": accuracy(network, self.data, self.ranks),
+            "layers": {
+                name: [size, left.get(name, 0)] for name, size in self.facts["layers"].items()
+            },
+            **facts,
+        }
+        size = count(network, self.data.shape, self.setup.sparse)
+        self.progress.say(
+            phase="remove",
+            epoch=0,
+            accuracy=self.facts["accuracy_removed"],
+            **{f"kept_{unit}": size[unit] / self.dense[unit] for unit in size},
+        )
+
+    def _shrink(self, kept: np.ndarray) -> np.ndarray:
+        """Physical removal: network, optimizer and groups get smaller."""
+        network = self.subject.network
+        kept = self.groups.settle(kept)
+        smaller = self.setup.on_device(prune(network, self.groups, kept))
+        prune_optimizer(self.subject.optimizer, network, smaller, Removal(self.groups, kept))
+        state.lay_out(self.subject.optimizer)
+        self.groups = self.groups.shrink(kept)
+        self.subject.network = smaller
+        return kept
+
+    def _remove_on_the_way(self, kept: np.ndarray) -> None:
+        kept = self._shrink(self.ranks.of_first(kept, self.setup.device))
+        network = self.subject.network
+        self.cost = Cost(network, self.groups, self.data.shape)
+        network = self.setup.synchronised(network)
+        self.method.follow(self.setup.task(network, self.groups, self.cost, self.resume), kept)
+        self.subject.replace(network)
+
+    def _finish(self) -> dict[str, Any]:
+        network = self.subject.network
+        size = self._save_model("pruned", network)
+        pruned = measure(network, self.data, size, self.setup.sparse, self.ranks)
+        target = self.config.budget.target()
+        result = {
+            "dense": self.dense,
+            "pruned": pruned,
+            "method": self.config.method.name,
+            "granularity": self.config.granularity,
+            "seed": self.config.seed,
+            "seconds": self._elapsed(),
+            "budget": dict([target]) if target else None,
+            "kept": {unit: pruned[unit] / self.dense[unit] for unit in ("macs", "params")},
+            "device": self.setup.device_name(),
+            "folder": str(self.folder.path),
+            **self.facts,
+        }
+        self.folder.write_result(result)
+        self.ranks.barrier()
+        return result
+
+    def _elapsed(self) -> float:
+        return self.seconds + time.perf_counter() - self.started
+
+    # ---- saving and resuming --------------------------------------------------------------------
+
+    def _save_model(self, name: str, network: nn.Module) -> int:
+        zeros = sparsity(network) if self.setup.sparse and name == "pruned" else None
+        return self.folder.save_model(name, network, zeros)
+
+    def _save(self, place: Place) -> None:
+        self.place = replace(place, loss=self._mean_loss(place))
+        method = self.method.state_dict() if place.phase == "regularize" else {}
+        tensors, plain = state.pack(self.subject, method)
+        numbered = place.phase == "regularize" and not self.setup.sparse
+        self.folder.save_state(
+            self.subject.network,
+            tensors,
+            {
+                **vars(self.place),
+                "seconds": self._elapsed(),
+                "dense": self.dense,
+                "facts": self.facts,
+                "groups": {n: g.tolist() for n, g in self.groups.layers.items()}
+                if numbered
+                else {},
+                "progress": self.progress.state(),
+                **plain,
+            },
+        )
+
+    def _mean_loss(self, place: Place) -> float:
+        return float(
+            self.ranks.mean_(torch.as_tensor(place.loss, device=self.setup.device).clone())
+        )
+
+    def _restore(self) -> None:
+        network, tensors, plain = self.folder.load_state()
+        network = self.setup.on_device(network)
+        self.place = Place(**{key: plain[key] for key in ("phase", "epoch", "step", "loss")})
+        self.seconds, self.dense, self.facts = plain["seconds"], plain["dense"], plain["facts"]
+        if self.place.phase == "regularize":
+            if self.setup.sparse:
+                self.groups, self.cost = self.setup.structure(network)
+            else:  # of the network as it is by now: the checks were for the whole one
+                groups = find_groups(network, self.data.shape)
+                self.groups = groups.numbered_as(plain["groups"])
+                self.cost = Cost(network, self.groups, self.data.shape)
+            self._attach(network)
+            self.method.load_state_dict(state.unpack(self.subject, tensors, plain))
+        else:
+            self.subject = self.setup.plain(network)
+            state.unpack(self.subject, tensors, plain)
+        done = self.setup.epochs(PHASES[: PHASES.index(self.place.phase)]) + self.place.epoch
+        steps = self.setup.steps
+        self.progress.go_on(plain["progress"], done * steps + self.place.step)
+        self.progress.say(phase="resume", epoch=self.place.epoch)
+
+    def _diagnosis(self, error: Diverged) -> RuntimeError:
+        """Which step and layer it was: found by a replay from the last checkpoint."""
+        self.resume = True
+        self.setup.eager()  # a search looks at numbers in between: a CUDA graph has no in between
+        self.progress = Silent(self.folder.path, 0, 0)
+        self._restore()
+        good, phase = describe(self.place), self.setup.schedule(self.place.phase)
+        search = Search(self.subject.network)
+        try:
+            self._epoch(phase, search)
+        except Diverged as found:
+            where = f"at {describe(found.place)}: {found.where} is not finite"
+        else:
+            where = f"by {describe(error.place)}; a replay of these steps was finite"
+        finally:
+            search.close()
+        return RuntimeError(
+            f"training diverged {where}; {self.folder.path} is intact at {good}: lower the "
+            f"learning rate ({phase.lr:g}) or the method's strength in a new run, or --resume"
+        )

@@ -1,0 +1,16 @@
+"""Train in float64, so that the order of sums over ranks shows in the last digits only.
+
+torchrun --nproc-per-node 2 two_ranks.py RECIPE KEY=VALUE …
+"""
+
+import sys
+
+import torch
+
+from mipprune.config.schema import Config, configure, read_recipe
+from mipprune.training.run import train
+
+if __name__ == "__main__":
+    torch.set_default_dtype(torch.float64)
+    recipe, *words = sys.argv[1:]
+    train(configure(Config, read_recipe(recipe), words))
