@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from test_cli import refused, run
+from command import refused, run
 from torch.func import functional_call
 from torch.nn import functional as F
 from typer.testing import CliRunner

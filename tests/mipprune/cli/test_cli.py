@@ -8,29 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command import refused, run
 
 from formulations import LayerProblem, square
 
 QUICK = ["model.name=resnet8", "model.width=8", "regularize.epochs=2", "finetune.epochs=2"]
-
-
-def run(*words, cwd):
-    return subprocess.run(
-        [sys.executable, "-m", "mipprune", *map(str, words)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-
-
-def refused(result, *words):
-    """Exit code 2 and one line on stderr that holds all the words."""
-    assert result.returncode == 2, result.stderr
-    (line,) = result.stderr.strip().splitlines()
-    for word in words:
-        assert word in line
 
 
 @pytest.fixture(scope="module")
