@@ -30,15 +30,16 @@ from typing import Any
 import torch
 from environment import environment
 
-from mipprune.analysis.evaluate import open_weights, predict
 from mipprune.config.schema import BudgetConfig, EvalConfig, PruneConfig, configure
 from mipprune.data.registry import Data
+from mipprune.measures.network import predict
 from mipprune.models.registry import build
 from mipprune.oneshot.choose import Chooser, Settings
 from mipprune.oneshot.refit import refit
 from mipprune.oneshot.run import find_candidates
 from mipprune.oneshot.scores import choose_by_scores
 from mipprune.runs.checkpoint import write_json
+from mipprune.runs.networks import open_weights
 from mipprune.structure.removal import prune, recalibrate
 
 FILE = Path("benchmarks/results/one-shot.json")

@@ -37,11 +37,11 @@ from PIL import Image
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from mipprune.analysis.evaluate import count
 from mipprune.config.schema import Config, configure, read_recipe
 from mipprune.data.registry import Memory
 from mipprune.data.sources import IMAGENET_MEAN, IMAGENET_STD, Source
 from mipprune.distributed.ranks import Ranks
+from mipprune.measures.network import count
 from mipprune.runs.checkpoint import write_json
 from mipprune.runs.networks import pick_device
 from mipprune.training.loop import Place, train_epoch

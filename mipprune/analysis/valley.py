@@ -31,7 +31,6 @@ from torch.nn import functional as F
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from formulations.errors import InputError
-from mipprune.analysis.evaluate import accuracy
 from mipprune.analysis.landscape import (
     BARRIER,
     Loss,
@@ -45,6 +44,7 @@ from mipprune.analysis.landscape import (
 )
 from mipprune.config.schema import ValleyConfig
 from mipprune.data.registry import Data, Split, load
+from mipprune.measures.network import accuracy
 from mipprune.models.registry import describe
 from mipprune.runs import checkpoint
 from mipprune.runs.networks import check_fits, pick_device

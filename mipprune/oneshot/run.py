@@ -21,9 +21,9 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from formulations.errors import InputError
-from mipprune.analysis.evaluate import accuracy, measure, open_checkpoint, open_weights
 from mipprune.config.schema import BudgetConfig, Config, PruneConfig
 from mipprune.data.registry import Data
+from mipprune.measures.network import accuracy, measure
 from mipprune.oneshot.calibration import Order, find_order
 from mipprune.oneshot.choose import Chooser, Settings
 from mipprune.oneshot.layer_problems import read_once
@@ -31,6 +31,7 @@ from mipprune.oneshot.parallel import check_backend
 from mipprune.oneshot.refit import Fit, refit, renew_statistics
 from mipprune.oneshot.scores import choose_by_scores
 from mipprune.runs import checkpoint
+from mipprune.runs.networks import open_checkpoint, open_weights
 from mipprune.structure.cost import Cost
 from mipprune.structure.groups import Groups
 from mipprune.structure.removal import prune, recalibrate

@@ -22,7 +22,7 @@ def console() -> Console:
 
 def print_measures(networks: Mapping[str, Mapping[str, Any]]) -> None:
     """accuracy, MACs, parameters, file size and latency, one network a row."""
-    from mipprune.analysis.evaluate import LATENCY_BATCH  # torch, which other tables do without
+    from mipprune.measures.latency import LATENCY_BATCH  # torch, which other tables do without
 
     table = Table("", "accuracy %", "MACs", "params", "file KiB", f"ms / {LATENCY_BATCH} images")
     for column in table.columns[1:]:

@@ -1,4 +1,4 @@
-"""The configured network and device."""
+"""The network and device that a configuration names, and the data that go with them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 from formulations.errors import InputError
 from mipprune.runs import checkpoint
 from mipprune.config.schema import Config, EvalConfig
-from mipprune.data.registry import Data
+from mipprune.data.registry import Data, load
 from mipprune.models.registry import build, load_weights, options_of
 
 
@@ -58,3 +58,31 @@ def make_network(config: Config | EvalConfig, data: Data) -> nn.Module:
     if config.init:
         load_weights(network, config.init)
     return network
+
+
+def open_weights(config: EvalConfig) -> tuple[nn.Module, Data]:
+    """The configured model with the weights of ``init``, and its data, on the device."""
+    device = pick_device(config.device)
+    data = load(**config.data.source(), device=device)
+    return make_network(config, data).to(device), data
+
+
+def open_checkpoint(
+    folder: Path, config: EvalConfig, own_data: bool
+) -> tuple[nn.Module, Data, Path]:
+    """A checkpoint's network and the data it was trained on, on the device, and its own folder.
+
+    Parameters
+    ----------
+    folder : Path
+        A run (its ``pruned`` checkpoint, or else ``last``) or a checkpoint.
+    config : EvalConfig
+        Device; data if not ``own_data``.
+    """
+    folder = checkpoint.find(folder, "pruned", "last")
+    device = pick_device(config.device)
+    network, trained_on = checkpoint.load(folder)
+    source = trained_on if own_data else config.data.source()
+    data = load(**source, device=device)
+    check_fits(folder, network, data)
+    return network.to(device), data, folder

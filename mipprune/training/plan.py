@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from mipprune.analysis.evaluate import count
 from mipprune.config.schema import Config
 from mipprune.distributed.ranks import Ranks
+from mipprune.measures.network import count
 from mipprune.runs.folder import RunFolder
 from mipprune.training.run import Run
 from mipprune.training.setup import PHASES

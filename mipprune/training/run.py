@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from mipprune.analysis.evaluate import accuracy, count, measure
 from mipprune.config.schema import Config, PhaseConfig
 from mipprune.distributed.ranks import Ranks, join_ranks
+from mipprune.measures.network import accuracy, count, measure
 from mipprune.runs.folder import RunFolder
 from mipprune.structure.cost import Cost
 from mipprune.structure.groups import find_groups

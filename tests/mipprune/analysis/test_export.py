@@ -14,10 +14,10 @@ from torch import nn
 from formulations.errors import InputError
 from mipprune import cli
 from mipprune.analysis import export as exporting
-from mipprune.analysis import latency
 from mipprune.analysis.export import compare_outputs, export, trace
 from mipprune.config.schema import ExportConfig
 from mipprune.data.registry import load
+from mipprune.measures import latency
 from mipprune.runs import checkpoint
 from mipprune.structure.groups import find_groups
 from mipprune.structure.removal import prune, recalibrate

@@ -10,8 +10,8 @@ from data_checks import check_epochs, check_examples, check_test_images
 from safetensors.torch import load_file, save_file
 
 from formulations.errors import InputError
-from mipprune.analysis.evaluate import accuracy
 from mipprune.data.registry import load
+from mipprune.measures.network import accuracy
 from mipprune.models.registry import build, load_weights
 
 SHARED = Path(os.environ.get("MIPPRUNE_DATA", Path(__file__).parents[3] / ".." / "shared" / "data"))

@@ -12,10 +12,10 @@ from formulations import LayerProblem, square
 from formulations.errors import InputError
 from formulations.layer.solvers.selection import eliminate
 from formulations.layer.stack import Stack
-from mipprune.analysis.evaluate import accuracy
 from mipprune.cli import app
 from mipprune.config.schema import PruneConfig, configure
 from mipprune.data.registry import load
+from mipprune.measures.network import accuracy
 from mipprune.oneshot.parallel import run_all
 from mipprune.oneshot.run import finetune, prune_checkpoint
 from mipprune.runs import checkpoint

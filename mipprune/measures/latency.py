@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import statistics
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TypeVar
 
+import torch
+from torch import nn
+
 WARM_UP, TIMED = 5, 30
+LATENCY_BATCH = 64
 _ROUNDS = 5
 
 Name = TypeVar("Name", bound=Hashable)
@@ -45,3 +50,28 @@ def milliseconds(
                 call()
                 samples[name].append(1000 * (time.perf_counter() - start))
     return samples
+
+
+@torch.inference_mode()
+def latency_ms(network: nn.Module, shape: Sequence[int]) -> float:
+    """Median milliseconds of a forward pass of a batch of ``LATENCY_BATCH`` images.
+
+    Parameters
+    ----------
+    network : nn.Module
+    shape : (channels, height, width)
+        Of an image.
+    """
+    device = next(network.parameters()).device
+    images = torch.zeros(LATENCY_BATCH, *shape, device=device)
+    training = network.training
+    network.eval()
+
+    def forward() -> None:
+        network(images)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    (samples,) = milliseconds({"": forward}).values()
+    network.train(training)
+    return statistics.median(samples)
