@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from formulations.layer.kernels import FREE, improve, refit
+from formulations.layer.kernels import improve, refit
 from formulations.layer.problem import LayerProblem
+from formulations.solving.node import FREE
 
 _ROUNDING = 1e-12  # relative
 
@@ -85,7 +86,7 @@ class Incumbents:
         quadratic = 0.5 * np.vdot(weights, hessian @ weights) - np.vdot(cross, weights)
         return weights, float(quadratic + constant + price[self.support].sum())
 
-    def proved(self, support: np.ndarray) -> float:
+    def lower_bound(self, support: np.ndarray) -> float:
         """Lower bound on the objective of a support, whatever the precision of its refit."""
         if not self.problem.plain:
             value = self.value(support)

@@ -12,7 +12,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-REMOVED, KEPT, FREE = 0, 1, 2
+from formulations.solving.node import FREE, KEPT, REMOVED
+
 _CHECK = 3  # sweeps between two looks at the bound
 _PATIENCE = 12  # looks without progress
 SWAPS = 8  # groups that a swap may drop, the cheapest first

@@ -13,9 +13,8 @@ from typing import Protocol
 
 import numpy as np
 
-from formulations.layer.kernels import KEPT, REMOVED
-from formulations.layer.relaxations.engines import Engine, Node
 from formulations.solving.deadline import Clock, Stopped
+from formulations.solving.node import KEPT, REMOVED, Node, Relaxation
 from formulations.solving.result import Progress
 
 # Share of the open gap that plunging may give away against the best open node.
@@ -41,7 +40,7 @@ class Supports(Protocol):
     def offer(self, support: np.ndarray) -> None:
         """Refit a support; if it is the best yet, take it and improve it."""
 
-    def proved(self, support: np.ndarray) -> float:
+    def lower_bound(self, support: np.ndarray) -> float:
         """Lower bound on the objective of a support, whatever the precision of its refit."""
 
 
@@ -51,7 +50,7 @@ class Tree:
     Parameters
     ----------
     incumbents : Supports
-    engine : Engine
+    relaxation : Relaxation
     clock : Clock
         Looked at now and then; when its time is over, ``Stopped`` is raised.
     tolerance : float
@@ -72,15 +71,15 @@ class Tree:
     def __init__(
         self,
         incumbents: Supports,
-        engine: Engine,
+        relaxation: Relaxation,
         clock: Clock,
         tolerance: float,
         node_limit: int = 1,
         on_progress: Callable[[Progress], None] | None = None,
     ):
-        self.incumbents, self.engine, self.clock = incumbents, engine, clock
+        self.incumbents, self.relaxation, self.clock = incumbents, relaxation, clock
         self.tolerance, self.node_limit, self.on_progress = tolerance, node_limit, on_progress
-        self.engine.pause = clock.check
+        self.relaxation.pause = clock.check
         self.nodes, self.shown = 0, 0.0
         self.unlimited = incumbents.most == len(incumbents.support)
         self.open: list[tuple[float, int, Node]] = []
@@ -97,7 +96,7 @@ class Tree:
     def search(self, root: Node | None = None) -> None:
         """The whole tree, from a node in which all groups are free."""
         node = root or Node.root(len(self.incumbents.support))
-        self.engine.evaluate([node], np.inf)
+        self.relaxation.evaluate([node], np.inf)
         self.nodes += 1
         self.bound = node.bound
         for threshold in _THRESHOLDS:
@@ -106,7 +105,7 @@ class Tree:
         while front:
             children = self._branch(front)
             self.clock.check()
-            self.engine.evaluate(children, self.cutoff)
+            self.relaxation.evaluate(children, self.cutoff)
             self.nodes += len(children)
             for child in children:
                 self._offer(child, 0.5)
@@ -131,12 +130,12 @@ class Tree:
         allowed = best + _PLUNGE * (self.incumbents.objective - best)
         front = []
         for child in alive:
-            if len(front) < self.engine.width and child.bound <= allowed:
+            if len(front) < self.relaxation.width and child.bound <= allowed:
                 front.append(child)
             else:
                 heapq.heappush(self.open, (child.bound, self.nodes + len(self.open), child))
         cutoff = self.cutoff
-        while len(front) < self.engine.width and self.open:
+        while len(front) < self.relaxation.width and self.open:
             bound, _, node = heapq.heappop(self.open)
             if bound >= cutoff:  # and so are all others
                 self.closed = min(self.closed, bound)
@@ -157,7 +156,7 @@ class Tree:
         if not node.free.any():
             support = node.state == KEPT
             self.incumbents.offer(support)
-            self.closed = min(self.closed, self.incumbents.proved(support))
+            self.closed = min(self.closed, self.incumbents.lower_bound(support))
             return False
         if node.bound >= cutoff:
             self.closed = min(self.closed, node.bound)

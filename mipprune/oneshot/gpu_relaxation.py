@@ -14,10 +14,9 @@ import numpy as np
 import torch
 
 from formulations.errors import InputError
-from formulations.layer.kernels import FREE, KEPT, REMOVED
 from formulations.layer.problem import LayerProblem
-from formulations.layer.relaxations.engines import Node
 from formulations.numerics.indicator_newton import Part, Relaxation
+from formulations.solving.node import FREE, KEPT, REMOVED, Node
 
 _POWERS = 30
 _MEMORY = 2**31  # bytes of one batch's matrices
@@ -67,7 +66,7 @@ class BatchedNewton:
 
     @torch.no_grad()
     def evaluate(self, nodes: Sequence[Node], cutoff: float) -> None:
-        """See :class:`formulations.layer.relaxations.engines.Engine`."""
+        """See :class:`formulations.solving.node.Relaxation`."""
         block = self.problem.block
         state = torch.tensor(np.stack([node.state for node in nodes]), device=self.device)
         kept, free = state == KEPT, state == FREE

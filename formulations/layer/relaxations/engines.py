@@ -20,18 +20,19 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from formulations.layer.extraction import tighten
-from formulations.layer.kernels import FREE, KEPT, REMOVED, descend
+from formulations.layer.kernels import descend
 from formulations.layer.problem import LayerProblem
 from formulations.layer.stack import Stack
 from formulations.numerics.block_diagonal import apply, diagonal_blocks
 from formulations.numerics.indicator_newton import Part, Relaxation
 from formulations.numerics.proximal_gradient import accelerated
+from formulations.solving.node import KEPT, REMOVED, Node
 from formulations.terms.term import Partition
 
 _SWEEPS = 3000
@@ -43,69 +44,6 @@ _UNIT = 4 * np.finfo(float).eps  # of rounding, of every term of a sum
 def _threads() -> tuple[ThreadPoolExecutor, ThreadpoolController]:
     """Threads for nodes, and the hand on the threads of the linear algebra libraries."""
     return ThreadPoolExecutor(os.cpu_count()), ThreadpoolController()
-
-
-@dataclass(eq=False)
-class Node:
-    """A subproblem: some groups removed, some kept, the others free.
-
-    Attributes
-    ----------
-    state : (J,) int8 array
-        0 removed, 1 kept, 2 free.
-    bound : float
-        Valid lower bound on every solution in it.
-    indicator : (J,) array
-        y of its relaxation.
-    surplus : (J,) array
-        φ_B*(v_j) − c_j at the bound's point: removing a free group raises the bound by its positive
-        part, keeping it by its negative part.
-    warm : object
-        Where the engine starts in the children.
-    multiplier : float
-        μ of the limit on the number of groups.
-    """
-
-    state: np.ndarray
-    bound: float
-    indicator: np.ndarray
-    surplus: np.ndarray
-    warm: Any = None
-    multiplier: float = 0.0
-
-    @classmethod
-    def root(cls, groups: int) -> Node:
-        """The node in which all groups are free."""
-        free = np.full(groups, FREE, np.int8)
-        return cls(free, -np.inf, np.full(groups, 0.5), np.zeros(groups))
-
-    @property
-    def free(self) -> np.ndarray:
-        return self.state == FREE
-
-    def child(self, group: int, state: int) -> Node:
-        """The same with one group more decided."""
-        states, indicator = self.state.copy(), self.indicator.copy()
-        states[group], indicator[group] = state, float(state)
-        return Node(states, self.bound, indicator, self.surplus, self.warm, self.multiplier)
-
-
-class Engine(Protocol):
-    """Bounds nodes.
-
-    Attributes
-    ----------
-    width : int
-        How many nodes it likes to have branched at once.
-    pause : callable
-        Set by the tree and called now and then; what it raises ends the work.
-    """
-
-    width: int
-    pause: Callable[[], None]
-
-    def evaluate(self, nodes: Sequence[Node], cutoff: float) -> None:
-        """Set bound, indicator, surplus and warm start; a bound beyond ``cutoff`` will do."""
 
 
 @dataclass(eq=False)
@@ -134,7 +72,7 @@ class _Base:
         self.limited = self.most < self.problem.groups
 
     def evaluate(self, nodes: Sequence[Node], cutoff: float) -> None:
-        """See :class:`Engine`."""
+        """See :class:`formulations.solving.node.Relaxation`."""
         for node in nodes:
             if self.limited:
                 self._evaluate_limited(node, cutoff)
@@ -311,7 +249,10 @@ class IndicatorNewton(_Base):
         ]
 
     def evaluate(self, nodes: Sequence[Node], cutoff: float) -> None:
-        """See :class:`Engine`: one thread a node, because these matrices are too small to share."""
+        """See :class:`formulations.solving.node.Relaxation`.
+
+        One thread a node, because these matrices are too small to share.
+        """
         work = super().evaluate
         pool, libraries = _threads()
         with libraries.limit(limits=1):

@@ -20,12 +20,11 @@ from formulations.layer.incumbents import Incumbents
 from formulations.layer.problem import LayerProblem
 from formulations.layer.relaxations.engines import (
     BlockDescent,
-    Engine,
     IndicatorNewton,
-    Node,
     ProximalGradient,
 )
 from formulations.solving.deadline import Clock, attempt
+from formulations.solving.node import Node, Relaxation
 from formulations.solving.result import (
     Progress,
     Solution,
@@ -49,7 +48,7 @@ def solve(
     node_limit: int = 20_000,
     start: np.ndarray | None = None,
     on_progress: Callable[[Progress], None] | None = None,
-    engine: Callable[[LayerProblem, int, float], Engine] | None = None,
+    engine: Callable[[LayerProblem, int, float], Relaxation] | None = None,
 ) -> Solution:
     """Solve the pruning MIP of a layer exactly.
 
@@ -188,7 +187,7 @@ def _support_of(problem: LayerProblem, start: np.ndarray) -> np.ndarray:
 
 def choose_engine(
     problem: LayerProblem, extraction: str
-) -> Callable[[LayerProblem, int, float], Engine]:
+) -> Callable[[LayerProblem, int, float], Relaxation]:
     """The engine that suits a problem after this extraction."""
     term = problem.term
     if term.ridge is None or term.profile.ball:

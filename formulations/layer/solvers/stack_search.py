@@ -16,9 +16,10 @@ from formulations.layer.extraction import extract
 from formulations.layer.incumbents import proved_refit
 from formulations.layer.kernels import SWAPS
 from formulations.layer.problem import LayerProblem
-from formulations.layer.relaxations.engines import IndicatorNewton, Node
+from formulations.layer.relaxations.engines import IndicatorNewton
 from formulations.layer.stack import Stack
 from formulations.solving.deadline import Clock, Stopped
+from formulations.solving.node import Node
 from formulations.solving.tree import Tree
 from formulations.symbolic.catalogue import square
 
@@ -76,7 +77,7 @@ class _Supports:
         self.support, self.objective = better, self.value(better)
         self._seen.add(better.tobytes())
 
-    def proved(self, support: np.ndarray) -> float:
+    def lower_bound(self, support: np.ndarray) -> float:
         least = sum(proved_refit(problem, support) for problem in self.stack.problems)
         return least + self.stack.each * int(support.sum())
 

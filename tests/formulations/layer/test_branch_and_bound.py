@@ -19,15 +19,15 @@ from layer_instances import (
 
 from formulations import LayerProblem, derive, square
 from formulations.layer.extraction import extract, tighten
-from formulations.layer.kernels import FREE, KEPT, REMOVED, improve
+from formulations.layer.kernels import improve
 from formulations.layer.relaxations.engines import (
     BlockDescent,
     IndicatorNewton,
-    Node,
     ProximalGradient,
 )
 from formulations.layer.solvers import branch_and_bound
 from formulations.layer.solvers.branch_and_bound import solve
+from formulations.solving.node import FREE, KEPT, REMOVED, Node
 from formulations.symbolic.catalogue import entry
 
 ENGINES = [BlockDescent, IndicatorNewton, ProximalGradient]

@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 
 from formulations import LayerProblem, square
 from formulations.errors import InputError
-from formulations.layer.relaxations.engines import IndicatorNewton, Node
+from formulations.layer.relaxations.engines import IndicatorNewton
 from formulations.layer.solvers import stack_search
 from formulations.layer.solvers.branch_and_bound import relax
 from formulations.layer.solvers.selection import choose, eliminate
 from formulations.layer.solvers.stack_search import improve, search
 from formulations.layer.stack import Stack
+from formulations.solving.node import Node
 
 
 def layer(seed, groups=5, block=2, outputs=3, samples=60):
