@@ -1,0 +1,1 @@
+"""Run folders: their layout, checkpoints and results."""
