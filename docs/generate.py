@@ -1,0 +1,155 @@
+"""Pages of the site that are read off the code: the interface, the settings, the commands.
+
+``docs/conf.py`` calls :func:`write` before every build. The pages lie in ``docs/generated`` and are
+not kept: a new module, setting or command appears by itself.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+
+import typer
+from typer.testing import CliRunner
+
+from mipprune.cli import app
+from mipprune.config import schema
+from mipprune.methods import registry
+
+FOLDER = Path(__file__).parent / "generated"
+PACKAGES = ("formulations", "mipprune")
+
+
+def write() -> None:
+    """Write all generated pages anew."""
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    (FOLDER / "api").mkdir(parents=True)
+    for package in PACKAGES:
+        for name, text in module_pages(package):
+            (FOLDER / "api" / f"{name}.rst").write_text(text, encoding="utf-8")
+    (FOLDER / "settings.md").write_text(settings_page(), encoding="utf-8")
+    (FOLDER / "commands.md").write_text(commands_page(), encoding="utf-8")
+
+
+# ---- interface ----------------------------------------------------------------------------------
+
+
+def module_pages(package: str) -> Iterator[tuple[str, str]]:
+    """Name and reStructuredText of a page for a package and for each public module below it."""
+    module = importlib.import_module(package)
+    found = [part for part in pkgutil.iter_modules(module.__path__) if part.name[0] != "_"]
+    names = [f"{package}.{part.name}" for part in found]
+    lines = [*_head(package), "   :no-members:", "", *_public_names(module)]
+    if names:
+        lines += ["", ".. toctree::", "   :maxdepth: 1", "", *(f"   {name}" for name in names)]
+    yield package, "\n".join(lines) + "\n"
+    for name, part in zip(names, found, strict=True):
+        if part.ispkg:
+            yield from module_pages(name)
+        else:
+            yield name, "\n".join(_head(name)) + "\n"
+
+
+def _head(name: str) -> list[str]:
+    return [name, "=" * len(name), "", f".. automodule:: {name}"]
+
+
+def _public_names(module: ModuleType) -> list[str]:
+    """A table of what a package offers by its own name, with where each is written."""
+    rows = []
+    for name in getattr(module, "__all__", []):
+        value = getattr(module, name)
+        home = getattr(value, "__module__", None)
+        if inspect.ismodule(value) or not (inspect.isclass(value) or inspect.isfunction(value)):
+            rows.append(f"   * - ``{name}``\n     - ")
+            continue
+        first = (inspect.getdoc(value) or "").partition("\n\n")[0].replace("\n", " ")
+        rows.append(f"   * - :py:obj:`{name} <{home}.{name}>`\n     - {escaped(first)}")
+    if not rows:
+        return []
+    return ["", ".. list-table::", "   :widths: 25 75", "", *rows]
+
+
+def escaped(text: str) -> str:
+    """A line of a docstring as reStructuredText that reads as it stands; code stays code."""
+    parts = text.split("``")
+    for number in range(0, len(parts), 2):
+        for mark in "*|_":
+            parts[number] = parts[number].replace(mark, f"\\{mark}")
+    return "``".join(parts)
+
+
+# ---- settings -----------------------------------------------------------------------------------
+
+
+def settings_page() -> str:
+    """Markdown of every command's settings and every method's."""
+    kinds = {
+        "train": schema.Config,
+        "eval": schema.EvalConfig,
+        "prune": schema.PruneConfig,
+        "certify": schema.CertifyConfig,
+        "compare": schema.CompareConfig,
+        "valley": schema.ValleyConfig,
+        "export": schema.ExportConfig,
+    }
+    parts = [
+        "# Settings",
+        "Settings are words of the form `key=value` behind a command, or keys of a recipe. A key "
+        "with a dot belongs to a section: `budget.macs=0.5`. A section that is given one plain "
+        "value takes it as its name: `model=resnet56` is `model.name=resnet56`. What is not said "
+        "has the default, or what the recipe says.",
+    ]
+    for command, kind in kinds.items():
+        parts += [f"## mipprune {command}", _table(settings_rows(kind))]
+    parts += [
+        "## Methods",
+        "`method=NAME` takes these settings besides, as `method.KEY=VALUE`; "
+        "[the methods](../methods.md) says what each does.",
+    ]
+    for name in registry.names():
+        parts += [f"### method={name}", _table(settings_rows(registry.settings_of(name)))]
+    return "\n\n".join(parts) + "\n"
+
+
+def settings_rows(kind: type[schema.Section], prefix: str = "") -> Iterator[Sequence[str]]:
+    """Key, type, default and meaning of every setting, sections flattened."""
+    for name, field in kind.model_fields.items():
+        arguments = getattr(field.annotation, "__args__", (field.annotation,))
+        below = [a for a in arguments if inspect.isclass(a) and issubclass(a, schema.Section)]
+        if name == "method" and below:
+            yield f"{prefix}{name}", "section", "", "the settings of a method: see below"
+        elif below:
+            yield from settings_rows(below[0], f"{prefix}{name}.")
+        else:
+            default = field.get_default(call_default_factory=True)
+            yield f"{prefix}{name}", str(field.annotation), str(default), field.description or ""
+
+
+# ---- commands -----------------------------------------------------------------------------------
+
+
+def commands_page() -> str:
+    """Markdown of what every command prints for ``--help``."""
+    names = list(typer.main.get_command(app).commands)
+    parts = ["# Commands", "What `--help` prints. [Settings](settings.md) have a page of their own."]
+    for words in ([], *([name] for name in names)):
+        parts += [f"## {' '.join(['mipprune', *words])}", f"```text\n{_help(words)}\n```"]
+    return "\n\n".join(parts) + "\n"
+
+
+def _help(words: list[str]) -> str:
+    result = CliRunner(env={"COLUMNS": "92"}).invoke(app, [*words, "--help"], prog_name="mipprune")
+    return result.stdout.strip()
+
+
+def _table(rows: Iterable[Sequence[str]], head: Sequence[str] = ()) -> str:
+    head = head or ("setting", "type", "default", "meaning")
+    lines = [head, ["---"] * len(head)]
+    lines += [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
