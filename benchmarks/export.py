@@ -29,6 +29,7 @@ from mipprune.models.registry import build
 from mipprune.report.tables import print_export
 from mipprune.runs import checkpoint
 from mipprune.runs.checkpoint import write_json
+from mipprune.structure.allocation import allocate
 from mipprune.structure.removal import prune, recalibrate
 from mipprune.structure.scope import find_structure
 
@@ -56,7 +57,7 @@ def exported(model: dict[str, Any], source: DataConfig, budget: BudgetConfig) ->
     recalibrate(network, images.split(64))
     groups, cost = find_structure(network, data.shape, "channel")
     worth = np.random.default_rng(0).random(groups.count) * cost.marginal("macs")
-    kept = cost.allocate(worth, "macs", budget.macs, budget)
+    kept = allocate(cost, worth, "macs", budget.macs, multiple=budget.multiple, floor=budget.floor)
     smaller = prune(network, groups, groups.settle(kept))
     recalibrate(smaller, images.split(64))
     with TemporaryDirectory() as name:

@@ -14,6 +14,12 @@ from formulations.errors import InputError
 from mipprune.config.schema import BudgetConfig, MethodConfig, OptimizerConfig
 from mipprune.data.registry import Data
 from mipprune.distributed.ranks import Ranks
+from mipprune.structure.allocation import (
+    WidthOptions,
+    allocate,
+    check_reachable,
+    lowest_removed,
+)
 from mipprune.structure.cost import Cost
 from mipprune.structure.groups import Groups
 from mipprune.structure.links import LinkCost
@@ -113,7 +119,7 @@ class Method:
             )
         if self.target is not None and not task.resumed:
             # an unreachable budget is an error before training, not after
-            self.task.cost.check_reachable(*self.target, task.budget)
+            check_reachable(self.task.cost, *self.target, task.budget)
 
     # ---- training -----------------------------------------------------------------------------
 
@@ -173,8 +179,9 @@ class Method:
         budget, cost, (unit, share) = self.task.budget, self.task.cost, self.target
         share *= 1 if dense is None else dense / cost.dense[unit]
         if budget.multiple > 1 or budget.floor > 0:
-            return cost.allocate(scores, unit, share, budget)
-        return cost.lowest_removed(scores, unit, share)
+            limits: WidthOptions = {"multiple": budget.multiple, "floor": budget.floor}
+            return allocate(cost, scores, unit, share, **limits)
+        return lowest_removed(cost, scores, unit, share)
 
     # ---- records ------------------------------------------------------------------------------
 

@@ -29,6 +29,7 @@ from mipprune.config.schema import MethodConfig
 from mipprune.methods.base import ADAPTATIONS, Method, Task
 from mipprune.methods.shared.gates import ExpectedCost, Gates, difference, sample
 from mipprune.penalties.rows import GroupRows
+from mipprune.structure.allocation import remove_below
 
 _MEMORY = 0.98  # of the running mean of ∂J/∂θ, a step
 _STEER = 1.05  # factor by which ν answers to a cost off its line, up or down
@@ -222,7 +223,7 @@ class Complexity(Method):
         """
         groups = self.task.groups
         units, blocks = (part.cpu().numpy() for part in self._split(self.gates.theta))
-        kept = self.task.cost.remove_below(units, threshold)
+        kept = remove_below(self.task.cost, units, threshold)
         if self.settings.sigma > 0:
             dead = groups.emptied(units > threshold)
             for value, (name, inner) in zip(blocks, groups.blocks.items(), strict=True):

@@ -29,6 +29,7 @@ from formulations.errors import InputError
 from mipprune.config.schema import MethodConfig
 from mipprune.methods.base import Method, Task
 from mipprune.penalties.rows import GroupRows
+from mipprune.structure.allocation import remove_below
 
 
 class Settings(MethodConfig):
@@ -170,7 +171,7 @@ class Directional(Method):
             return
         unit, share = self.target
         cost = self.task.cost
-        if cost.value(cost.remove_below(self.scores(), 0.0), unit) > share * cost.dense[unit]:
+        if cost.value(remove_below(cost, self.scores(), 0.0), unit) > share * cost.dense[unit]:
             self._optimizer.param_groups[0]["c"] *= self.settings.growth
 
     def scores(self) -> np.ndarray:
@@ -180,7 +181,7 @@ class Directional(Method):
     def select(self) -> np.ndarray:
         """The groups other than zero; with a budget that they exceed, fewer, by norm."""
         cost = self.task.cost
-        kept = cost.remove_below(self.scores(), 0.0)
+        kept = remove_below(cost, self.scores(), 0.0)
         if self.target is None:
             return kept
         unit, share = self.target

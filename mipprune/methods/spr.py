@@ -29,6 +29,7 @@ from formulations.terms.term import Term
 from mipprune.config.schema import MethodConfig
 from mipprune.methods.base import ADAPTATIONS, Method, Task
 from mipprune.penalties.group_penalty import GroupPenalty
+from mipprune.structure.allocation import WidthOptions, allocate, remove_below
 from mipprune.structure.groups import Member
 
 
@@ -205,14 +206,15 @@ class Spr(Method):
         if self.target is None:
             return self._above_threshold()
         cost, (unit, share) = self.task.cost, self.target
-        dropped, options = self._dead_blocks(), {}
+        dropped, budget = self._dead_blocks(), self.task.budget
+        options: WidthOptions = {"multiple": budget.multiple, "floor": budget.floor}
         if dropped is not None:
             left = self.task.groups.settle(~dropped)
             if cost.value(left, unit) <= share * cost.dense[unit]:
                 return left
-            options = {"dropped": dropped}
+            options["dropped"] = dropped
         worth = self._gather(lambda part: part.unit.price * part.scores())
-        return cost.allocate(worth, unit, share, self.task.budget, **options)
+        return allocate(cost, worth, unit, share, **options)
 
     def scores(self) -> np.ndarray:
         """Keep-scores, not cut at 1, so that they rank the kept groups too."""
@@ -226,7 +228,7 @@ class Spr(Method):
 
     def _above_threshold(self) -> np.ndarray:
         scores, dropped = self.scores(), self._dead_blocks()
-        kept = self.task.cost.remove_below(scores, self.settings.threshold)
+        kept = remove_below(self.task.cost, scores, self.settings.threshold)
         return kept if dropped is None else kept & ~dropped
 
     def _dead_blocks(self) -> np.ndarray | None:

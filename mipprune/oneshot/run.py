@@ -32,6 +32,7 @@ from mipprune.oneshot.refit import Fit, refit, renew_statistics
 from mipprune.oneshot.scores import choose_by_scores
 from mipprune.runs import checkpoint
 from mipprune.runs.networks import open_checkpoint, open_weights
+from mipprune.structure.allocation import check_reachable
 from mipprune.structure.cost import Cost
 from mipprune.structure.groups import Groups
 from mipprune.structure.removal import prune, recalibrate
@@ -160,7 +161,7 @@ class _Run:
         self.groups, self.cost, self.order = find_candidates(
             network, data.shape, config.protect, config.candidates
         )
-        self.cost.check_reachable(self.unit, self.share, config.budget)
+        check_reachable(self.cost, self.unit, self.share, config.budget)
         name = config.name or "-".join(
             [network.architecture["name"].replace(":", "-"), config.method,
              f"{self.unit}{self.share:g}"]

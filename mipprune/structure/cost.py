@@ -2,42 +2,80 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import nn
 
+from formulations.arrays import BoolArray, IntArray
 from formulations.budget.problem import BilinearCost
-from mipprune.config.schema import BudgetConfig
 from mipprune.structure.groups import Groups, module_of
 
 
+class CostModel(Protocol):
+    """What a network costs as a function of the kept groups.
+
+    Attributes
+    ----------
+    groups : Groups
+    dense : mapping of str to int
+        ``"macs"`` and ``"params"`` with all groups.
+    """
+
+    groups: Groups
+    dense: Mapping[str, int]
+
+    def value(self, kept: BoolArray, unit: str) -> int:
+        """Return the MACs or parameters for a (groups,) mask of kept ones."""
+
+    def marginal(self, unit: str) -> IntArray:
+        """Return what goes away when one group alone leaves the full network, (groups,)."""
+
+
 def count_macs(network: nn.Module, shape: Sequence[int]) -> int:
-    """Multiply-accumulates of the convolutions and linear layers for one image of ``shape``."""
+    """Multiply-accumulates of the convolutions and linear layers for one image.
+
+    Parameters
+    ----------
+    network : nn.Module
+    shape : (channels, height, width)
+        Of the image.
+    """
     times = positions(network, shape)
     modules = dict(network.named_modules())
     return sum(int(modules[name].weight.numel()) * count for name, count in times.items())
 
 
 def count_params(network: nn.Module) -> int:
-    """Number of trainable parameters."""
+    """Number of parameters."""
     return sum(parameter.numel() for parameter in network.parameters())
 
 
 def positions(network: nn.Module, shape: Sequence[int]) -> dict[str, int]:
-    """How often every layer's weight is applied to one image (output height × width)."""
+    """How often every layer's weight is applied to one image (output height × width), by name.
+
+    Parameters
+    ----------
+    network : nn.Module
+    shape : (channels, height, width)
+        Of the image.
+    """
     times: dict[str, int] = {}
-    hooks = []
-    for name, module in network.named_modules():
-        if isinstance(module, (nn.Conv2d, nn.Linear)):
 
-            def record(module, inputs, output, name=name):
-                area = output[0, 0].numel() if isinstance(module, nn.Conv2d) else 1
-                times[name] = times.get(name, 0) + area
+    def counting(name: str) -> Callable[[nn.Module, object, torch.Tensor], None]:
+        def count(module: nn.Module, inputs: object, output: torch.Tensor) -> None:
+            area = output[0, 0].numel() if isinstance(module, nn.Conv2d) else 1
+            times[name] = times.get(name, 0) + area
 
-            hooks.append(module.register_forward_hook(record))
+        return count
+
+    hooks = [
+        module.register_forward_hook(counting(name))
+        for name, module in network.named_modules()
+        if isinstance(module, (nn.Conv2d, nn.Linear))
+    ]
     training = network.training
     like = next(network.parameters())
     try:
@@ -68,7 +106,7 @@ class Cost:
     network exactly.
     """
 
-    def __init__(self, network: nn.Module, groups: Groups, shape: Sequence[int]):
+    def __init__(self, network: nn.Module, groups: Groups, shape: Sequence[int]) -> None:
         self.groups = groups
         times = positions(network, shape)
         axes = {(m.tensor, m.axis): m.group for m in groups.members if m.role != "statistic"}
@@ -84,12 +122,19 @@ class Cost:
             "params": [module_of(name) for name in parameters],
         }
         everything = np.ones(groups.count, int)
-        self.dense = {
+        self.dense: Mapping[str, int] = {
             name: quantity.value(everything) for name, quantity in self._quantities.items()
         }
 
-    def _quantity(self, tensors, axes, times) -> BilinearCost:
-        coefficient, sides = [], ([], [])
+    def _quantity(
+        self,
+        tensors: Mapping[str, torch.Tensor],
+        axes: Mapping[tuple[str, int | None], IntArray],
+        times: Sequence[int],
+    ) -> BilinearCost:
+        """Σ over tensors of how often each is applied × its entries, by rows and columns kept."""
+        coefficient: list[int] = []
+        sides: tuple[list[tuple[int, IntArray]], list[tuple[int, IntArray]]] = ([], [])
         for (name, tensor), repeat in zip(tensors.items(), times, strict=True):
             for axis in (0, 1):
                 size = tensor.shape[axis] if tensor.dim() > axis else 1
@@ -97,7 +142,7 @@ class Cost:
                 owned = np.bincount(group[group >= 0], minlength=self.groups.count)
                 sides[axis].append((int((group < 0).sum()), owned))
             coefficient.append(repeat * int(np.prod(tensor.shape[2:], dtype=int)))
-        (rows, columns) = sides
+        rows, columns = sides
         return BilinearCost(
             np.array(coefficient),
             np.array([fixed for fixed, _ in rows]),
@@ -125,12 +170,12 @@ class Cost:
         """The module of every term of the sum that :meth:`quantity` is, in its order."""
         return self._modules[unit]
 
-    def value(self, kept: np.ndarray, unit: str) -> int:
+    def value(self, kept: BoolArray, unit: str) -> int:
         """MACs (``unit="macs"``) or parameters (``"params"``) for a (groups,) mask of kept ones."""
         kept = self.groups.settle(kept)
         return self.quantity(unit, self.groups.emptied(kept)).value(kept.astype(int))
 
-    def marginal(self, unit: str) -> np.ndarray:
+    def marginal(self, unit: str) -> IntArray:
         """What goes away when one group alone is removed from the full network, (groups,).
 
         Without the rest of a branch that has no other channel.
@@ -139,56 +184,3 @@ class Cost:
         rows, columns = q.sizes(np.ones(self.groups.count, int))
         lost = q.owned_rows * columns + rows * q.owned_columns - q.owned_rows * q.owned_columns
         return lost @ q.coefficient
-
-    def check_reachable(self, unit: str, share: float, budget: BudgetConfig) -> None:
-        """Raise an InputError, which names the nearest, if no widths meet the budget."""
-        self.allocate(np.zeros(self.groups.count), unit, share, budget)
-
-    def allocate(
-        self, worth: np.ndarray, unit: str, share: float, budget: BudgetConfig, dropped=None
-    ) -> np.ndarray:
-        """Keep the groups of most worth in the budget: see ``structure.allocation.allocate``."""
-        from mipprune.structure.allocation import allocate
-
-        return allocate(
-            self, worth, unit, share, multiple=budget.multiple, floor=budget.floor, dropped=dropped
-        )
-
-    def lowest_removed(self, scores: np.ndarray, unit: str, share: float) -> np.ndarray:
-        """Remove the lowest scores of all layers until the budget is met, (groups,) bool.
-
-        The usual global threshold; one channel of every layer stays.
-        """
-        removed = self._in_order(scores, np.inf)
-        budget = share * self.dense[unit]
-
-        def cost(count: int) -> int:
-            kept = np.ones(self.groups.count, bool)
-            kept[removed[:count]] = False
-            return self.value(kept, unit)
-
-        # the cost falls with every removal
-        count = bisect_left(range(len(removed)), True, key=lambda n: cost(n) <= budget)
-        kept = np.ones(self.groups.count, bool)
-        kept[removed[:count]] = False
-        return kept
-
-    def remove_below(self, scores: np.ndarray, threshold: float) -> np.ndarray:
-        """Keep the groups with a score above a threshold, (groups,) bool; empty no layer."""
-        kept = np.ones(self.groups.count, bool)
-        kept[self._in_order(scores, threshold)] = False
-        return kept
-
-    def _in_order(self, scores: np.ndarray, threshold: float) -> list[int]:
-        """Groups up to a threshold, lowest score first, but for the last one of a layer."""
-        params = self._quantities["params"]
-        owned = np.concatenate([params.owned_rows, params.owned_columns], axis=1)
-        left = np.concatenate(params.sizes(np.ones(self.groups.count, int)))
-        order = []
-        for group in np.argsort(scores, kind="stable"):
-            if scores[group] > threshold:
-                break
-            if (left - owned[group]).min() >= 1:
-                order.append(int(group))
-                left = left - owned[group]
-        return order

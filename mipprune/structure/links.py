@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
 
@@ -10,8 +9,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from formulations.arrays import BoolArray, IntArray
 from formulations.errors import InputError
-from mipprune.config.schema import BudgetConfig
 from mipprune.structure.cost import count_params, positions
 from mipprune.structure.groups import Groups, Member
 from mipprune.structure.tracing import LAYERS
@@ -20,7 +19,11 @@ from mipprune.structure.tracing import LAYERS
 def find_links(network: nn.Module, protect: Sequence[str] = ()) -> Groups:
     """Every weight of the convolutions and linear layers as a group of its own.
 
-    Biases and BatchNorm stay. Layers whose names match a pattern of ``protect`` stay too.
+    Parameters
+    ----------
+    network : nn.Module
+    protect : sequence of str
+        Names of layers, or patterns, that stay, as biases and BatchNorm do.
 
     Raises
     ------
@@ -41,7 +44,7 @@ def find_links(network: nn.Module, protect: Sequence[str] = ()) -> Groups:
 
 
 class LinkCost:
-    """What the network costs where removed weights count as nothing, as :class:`Cost` of channels.
+    """What the network costs where removed weights count as nothing: a sum over the weights.
 
     Parameters
     ----------
@@ -52,64 +55,24 @@ class LinkCost:
         Of an input image.
     """
 
-    def __init__(self, network: nn.Module, groups: Groups, shape: Sequence[int]):
+    def __init__(self, network: nn.Module, groups: Groups, shape: Sequence[int]) -> None:
         self.groups = groups
         times = positions(network, shape)
         modules = dict(network.named_modules())
         everything = sum(modules[name].weight.numel() * n for name, n in times.items())
-        self.dense = {"macs": everything, "params": count_params(network)}
+        self.dense: Mapping[str, int] = {"macs": everything, "params": count_params(network)}
         repeated = np.concatenate(
             [np.full(len(group), times[name]) for name, group in groups.layers.items()]
         )
         self._marginal = {"macs": repeated, "params": np.ones(groups.count, int)}
 
-    def marginal(self, unit: str) -> np.ndarray:
+    def marginal(self, unit: str) -> IntArray:
         """What goes away with each weight, (groups,)."""
         return self._marginal[unit]
 
-    def value(self, kept: np.ndarray, unit: str) -> int:
+    def value(self, kept: BoolArray, unit: str) -> int:
         """MACs with, or parameters that are, weights other than zero, for a (groups,) mask."""
         return int(self.dense[unit] - self._marginal[unit][~kept].sum())
-
-    def check_reachable(self, unit: str, share: float, budget: BudgetConfig) -> None:
-        """Raise an InputError if no choice of weights costs so little, or if the budget asks for
-        whole channels."""
-        if budget.multiple > 1 or budget.floor > 0:
-            raise InputError(
-                "budget.multiple and budget.floor are about channels: granularity=link has none"
-            )
-        if not 0 < share <= 1:
-            raise InputError(f"budget.{unit} is the share to keep, in (0, 1]: it is {share:g}")
-        least = self.value(np.zeros(self.groups.count, bool), unit) / self.dense[unit]
-        if share < least:
-            raise InputError(
-                f"budget.{unit}={share:g} is unreachable: without any of its prunable weights the "
-                f"network keeps {math.ceil(least * 1e4) / 1e4:.4f} of the {unit}"
-            )
-
-    def remove_below(self, scores: np.ndarray, threshold: float) -> np.ndarray:
-        """Keep the weights with a score above a threshold, (groups,) bool."""
-        return scores > threshold
-
-    def lowest_removed(self, scores: np.ndarray, unit: str, share: float) -> np.ndarray:
-        """Keep the highest scores whose cost is within ``share`` of the dense one."""
-        return self._fill(np.argsort(-scores, kind="stable"), unit, share)
-
-    def allocate(
-        self, worth: np.ndarray, unit: str, share: float, budget: BudgetConfig
-    ) -> np.ndarray:
-        """Keep the weights of most worth in the budget.
-
-        The knapsack's linear relaxation, in the order of worth to cost: with items this small
-        against the budget it is optimal up to one weight (Dantzig 1957).
-        """
-        return self._fill(np.argsort(-worth / self._marginal[unit], kind="stable"), unit, share)
-
-    def _fill(self, order: np.ndarray, unit: str, share: float) -> np.ndarray:
-        room = share * self.dense[unit] - self.value(np.zeros(self.groups.count, bool), unit)
-        kept = np.zeros(self.groups.count, bool)
-        kept[order[np.cumsum(self._marginal[unit][order]) <= room]] = True
-        return kept
 
 
 class Masks:
@@ -124,7 +87,7 @@ class Masks:
 
     done = False
 
-    def __init__(self, network: nn.Module, keep: Mapping[str, torch.Tensor]):
+    def __init__(self, network: nn.Module, keep: Mapping[str, torch.Tensor]) -> None:
         parameters = dict(network.named_parameters())
         self.keep = {name: mask.to(parameters[name].device) for name, mask in keep.items()}
         self._pairs = [(parameters[name], mask) for name, mask in self.keep.items()]
@@ -137,8 +100,21 @@ class Masks:
             weight.mul_(mask)
 
 
-def masks_of(network: nn.Module, groups: Groups, kept: np.ndarray) -> dict[str, torch.Tensor]:
-    """Which entries of every prunable weight stay, for a (groups,) mask."""
+def masks_of(network: nn.Module, groups: Groups, kept: BoolArray) -> dict[str, torch.Tensor]:
+    """Which entries of every prunable weight stay, for a (groups,) mask.
+
+    Parameters
+    ----------
+    network : nn.Module
+    groups : Groups
+        Of :func:`find_links`.
+    kept : (groups,) bool array
+
+    Returns
+    -------
+    dict
+        By the weight's name, a bool tensor of its shape.
+    """
     parameters = dict(network.named_parameters())
     return {
         m.tensor: torch.from_numpy((m.group < 0) | kept[m.group]).view(parameters[m.tensor].shape)

@@ -17,7 +17,7 @@ from mipprune.config.schema import BudgetConfig, CompareConfig
 from mipprune.models.registry import IMAGENET, NAMES, build
 from mipprune.penalties.group_penalty import GroupPenalty
 from mipprune.runs import checkpoint
-from mipprune.structure.allocation import best_widths, mask, uniform
+from mipprune.structure.allocation import best_widths, lowest_removed, mask, uniform
 from mipprune.structure.cost import Cost
 from mipprune.structure.groups import find_groups
 
@@ -69,7 +69,7 @@ def compare_budget(
     target = (scores, "macs", config.macs)
     for name, work in (
         ("uniform", lambda: uniform(cost, *target, BudgetConfig())),
-        ("threshold", lambda: cost.lowest_removed(*target)),
+        ("threshold", lambda: lowest_removed(cost, *target)),
     ):
         report(name)
         start = time.perf_counter()

@@ -13,6 +13,7 @@ from mipprune.config.schema import Config, configure
 from mipprune.methods.directional import GRDA
 from mipprune.methods.registry import names
 from mipprune.penalties.rows import GroupRows
+from mipprune.structure.allocation import lowest_removed
 from mipprune.structure.links import Masks, count_nonzero, masks_of
 from mipprune.structure.removal import mask, prune
 
@@ -461,7 +462,7 @@ def test_the_lowest_removed_meet_a_budget_with_one_group_less_than_they_must():
     network = small_network(width=8, shortcut="B")
     task = task_of(network)
     cost, scores = task.cost, np.random.default_rng(0).random(task.groups.count)
-    kept = cost.lowest_removed(scores, "macs", 0.6)
+    kept = lowest_removed(cost, scores, "macs", 0.6)
     assert cost.value(kept, "macs") <= 0.6 * cost.dense["macs"]
     last = np.flatnonzero(~kept)[scores[~kept].argmax()]
     assert scores[kept].max() > scores[last]

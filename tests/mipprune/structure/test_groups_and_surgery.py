@@ -7,7 +7,7 @@ from torch import nn
 
 from formulations.errors import InputError
 from mipprune.models.registry import build, describe
-from mipprune.structure.allocation import allocate
+from mipprune.structure.allocation import allocate, remove_below
 from mipprune.structure.cost import Cost, count_macs, count_params
 from mipprune.structure.groups import find_groups
 from mipprune.structure.removal import Removal, mask, prune, prune_optimizer, recalibrate
@@ -177,7 +177,7 @@ def test_smallest_network_keeps_a_channel_in_every_layer():
     network = build({"name": "resnet20", "shape": SMALL, "classes": 10, "shortcut": "A"})
     groups = find_groups(network, SMALL)
     cost = Cost(network, groups, SMALL)
-    kept = cost.remove_below(np.zeros(groups.count), 0.5)
+    kept = remove_below(cost, np.zeros(groups.count), 0.5)
     assert set(groups.kept_per_layer(kept).values()) == {1}
     assert prune(network, groups, kept)(torch.randn(2, *SMALL)).shape == (2, 10)
 

@@ -12,6 +12,7 @@ from mipprune.models.parts import ZeroPadShortcut
 from mipprune.models.registry import build, describe
 from mipprune.models.resnet import Bottleneck, CifarBlock, ImageNetBasicBlock
 from mipprune.models.wide_resnet import PreActivationBlock
+from mipprune.structure.allocation import remove_below
 from mipprune.structure.cost import Cost, count_macs, count_params
 from mipprune.structure.groups import find_groups
 from mipprune.structure.removal import Removal, mask, prune, prune_optimizer
@@ -243,6 +244,6 @@ def test_layers_outside_of_branches_and_stages_are_never_emptied():
 def test_removing_by_scores_empties_no_layer_and_no_branch():
     network = trained_looking(ARCHITECTURES[4])
     groups = find_groups(network, SHAPE)
-    kept = Cost(network, groups, SHAPE).remove_below(np.zeros(groups.count), 0.5)
+    kept = remove_below(Cost(network, groups, SHAPE), np.zeros(groups.count), 0.5)
     assert not groups.emptied(kept)
     assert set(groups.kept_per_layer(kept).values()) == {1}
