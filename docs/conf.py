@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import inspect
+import pkgutil
 import re
 import sys
 from pathlib import Path
@@ -12,6 +14,8 @@ from typing import Any
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
 import generate
+from docutils import nodes
+from sphinx import addnodes
 
 project = "mipprune"
 author = copyright = "mipprune contributors"
@@ -57,33 +61,35 @@ def plain(lines: list[str]) -> list[str]:
     """A docstring as reStructuredText that reads as it stands.
 
     Docstrings are written to be read in the source: formulas are indented lines, and a star or a
-    bar in a sentence is a star or a bar. Here such lines become literal blocks and such marks are
-    escaped; what stands between backticks, and emphasis, stays.
+    bar in a sentence is a star or a bar. Here indented lines above the first section become literal
+    blocks and such marks are escaped; what stands between backticks, and emphasis, stays.
     """
     out: list[str] = []
-    literal: int | None = None  # indentation of the text above a literal block
+    literal = listed = False
+    sections = [n for n, line in enumerate(lines) if re.fullmatch(r"-{3,}", line.strip())]
+    text = min(sections, default=len(lines) + 1) - 1  # lines above the first section
     for number, line in enumerate(lines):
-        indent = len(line) - len(line.lstrip())
         if not line.strip():
             out.append(line)
             continue
-        if literal is not None and indent > literal:
+        indented = line[0] == " " and number < text
+        if not indented:
+            listed = bool(re.match(r"([-*•]|\d+\.)\s", line))
+        if indented and not listed:
+            out += [] if literal or _announced(out) else ["", "::", ""]
+            literal = True
             out.append(line)
             continue
-        literal = None
-        above = lines[number - 2] if number > 1 and not lines[number - 1].strip() else ""
-        depth = len(above) - len(above.lstrip())
-        listed = re.match(r"\s*([-*•]|\d+\.)\s", above)
-        if above.strip() and indent > depth and not listed:
-            literal = depth
-            if not out[-2].rstrip().endswith("::"):
-                out += [" " * depth + "::", ""]
-            out.append(line)
-            continue
-        if above.strip().endswith("::") and indent > depth:
-            literal = depth
+        if literal and out[-1].strip():
+            out.append("")
+        literal = False
         out.append(_escaped(line))
     return out
+
+
+def _announced(out: list[str]) -> bool:
+    above = [line for line in out if line.strip()]
+    return bool(above) and above[-1].rstrip().endswith("::")
 
 
 _CODE = re.compile(r"(``.*?``|:[\w:]+:`[^`]*`|`[^`]*`|(?<![\w*])\*\w[^*]*\*(?![\w*]))")
@@ -101,7 +107,41 @@ def _read(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[st
     lines[:] = plain(lines)
 
 
+def _words(app: Any, doctree: nodes.document) -> None:
+    """A class in a docstring's types is what its module calls so; other words refer to nothing."""
+    for reference in list(doctree.findall(addnodes.pending_xref)):
+        if not reference.get("refspecific"):
+            continue
+        target = reference["reftarget"]
+        found = getattr(sys.modules.get(reference.get("py:module") or ""), target, None)
+        if inspect.isclass(found):
+            reference["reftarget"] = f"{found.__module__}.{found.__qualname__}"
+            reference["refspecific"] = False
+        elif target[:1].islower():
+            reference.replace_self(reference.children)
+
+
+def _home(app: Any, env: Any, reference: addnodes.pending_xref, content: Any) -> Any:
+    """A name that a package hands on leads to where it is written; one that is private nowhere."""
+    target = reference.get("reftarget", "")
+    if not target.startswith(generate.PACKAGES):
+        return None
+    try:
+        found = pkgutil.resolve_name(target)
+    except (ImportError, AttributeError, ValueError):
+        return None
+    home = f"{getattr(found, '__module__', '')}.{getattr(found, '__qualname__', '')}"
+    if home == target or target.rpartition(".")[2].startswith("_"):
+        return content
+    domain = env.get_domain("py")
+    return domain.resolve_xref(
+        env, reference["refdoc"], app.builder, "obj", home, reference, content
+    ) or content
+
+
 def setup(app: Any) -> None:
     """Pages from the code first, then docstrings as they stand."""
     generate.write()
     app.connect("autodoc-process-docstring", _read, priority=100)  # before napoleon's
+    app.connect("doctree-read", _words)
+    app.connect("missing-reference", _home)

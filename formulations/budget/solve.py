@@ -1,8 +1,7 @@
 """The exact solution of a budget problem: Lagrangian bounds, then HiGHS on what they leave.
 
 1. Every limit's Lagrangian function (:mod:`formulations.budget.lagrangian`) is minimised. Each
-maximiser
-   on the way, made feasible by single steps, is a candidate incumbent; D(μ) is a bound.
+   maximiser on the way, made feasible by single steps, is a candidate incumbent; D(μ) is a bound.
 2. A width whose own bound is no better than the incumbent goes (Lagrangian probing). If there are
    too many widths for the tables, cells of neighbouring ones are bounded first and the rest again.
 3. HiGHS solves the mixed-integer program over the widths that are left, from the incumbent on

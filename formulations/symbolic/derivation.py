@@ -431,7 +431,7 @@ class Derivation:
         weight: Any = 1.0,
         **parameters: Any,
     ) -> NestedTerm:
-        """The term in numbers where groups are nested in blocks.
+        """The term in numbers where groups are nested in blocks; see also :meth:`term`.
 
         Parameters
         ----------
@@ -439,7 +439,8 @@ class Derivation:
             The block of every group.
         block_price : float or (B,) array, optional
             C.
-        Others as in :meth:`term`.
+        price, weight, **parameters
+            As in :meth:`term`.
 
         Raises
         ------

@@ -50,7 +50,7 @@ def parse(text: str, symbols: Mapping[str, sp.Symbol]) -> sp.Expr:
     Parameters
     ----------
     text : str
-        Numbers, the names in ``symbols``, + - * / ** and the functions sqrt, exp, log, sinh, cosh,
+        Numbers, the names in ``symbols``, ``+ - * / **`` and the functions sqrt, exp, log, sinh, cosh,
         tanh, asinh, acosh, sin, cos, atan, abs, max, min.
     symbols : mapping
         Symbol of every name that may occur.

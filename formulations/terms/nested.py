@@ -32,7 +32,8 @@ class NestedTerm(Term):
         The block of every group.
     block_price : float or (B,) array
         C > 0 of every block.
-    Others as in :class:`formulations.terms.term.Term`.
+    profile, price, bound, weight, extract, parameters
+        As in :class:`formulations.terms.term.Term`.
 
     Attributes
     ----------

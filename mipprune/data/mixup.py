@@ -24,7 +24,7 @@ def mixed(
     Parameters
     ----------
     batches : iterable of (images, labels)
-        Of :meth:`mipprune.data.registry.Data.train_batches`.
+        Of :meth:`mipprune.data.base.Data.train_batches`.
     classes : int
     alpha : float
         Of the Beta distribution, above 0.
