@@ -134,9 +134,10 @@ def _home(app: Any, env: Any, reference: addnodes.pending_xref, content: Any) ->
     if home == target or target.rpartition(".")[2].startswith("_"):
         return content
     domain = env.get_domain("py")
-    return domain.resolve_xref(
-        env, reference["refdoc"], app.builder, "obj", home, reference, content
-    ) or content
+    return (
+        domain.resolve_xref(env, reference["refdoc"], app.builder, "obj", home, reference, content)
+        or content
+    )
 
 
 def setup(app: Any) -> None:

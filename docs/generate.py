@@ -137,7 +137,10 @@ def settings_rows(kind: type[schema.Section], prefix: str = "") -> Iterator[Sequ
 def commands_page() -> str:
     """Markdown of what every command prints for ``--help``."""
     names = list(typer.main.get_command(app).commands)
-    parts = ["# Commands", "What `--help` prints. [Settings](settings.md) have a page of their own."]
+    parts = [
+        "# Commands",
+        "What `--help` prints. [Settings](settings.md) have a page of their own.",
+    ]
     for words in ([], *([name] for name in names)):
         parts += [f"## {' '.join(['mipprune', *words])}", f"```text\n{_help(words)}\n```"]
     return "\n\n".join(parts) + "\n"

@@ -1,4 +1,4 @@
-"""The terms that ship, by name, and terms of a user's own, by file or expression."""
+"""The terms that ship, by name, and terms of a user's own, by file, entry point or expression."""
 
 from __future__ import annotations
 
@@ -10,9 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from formulations import plugins
 from formulations.errors import InputError
 from formulations.symbolic.derivation import Derivation, derive
 from formulations.terms.term import Term
+
+# Other packages add terms under this name: derivations, as made by derive.
+ENTRY_POINTS = "formulations.terms"
 
 # name: (φ, what derive is told beside it, what it is)
 CATALOGUE: Mapping[str, tuple[str, dict[str, Any], str]] = {
@@ -47,8 +51,9 @@ def find(source: str, **options: Any) -> Derivation:
     Parameters
     ----------
     source : str
-        A name of the catalogue, ``FILE.py`` or ``FILE.py:NAME`` (NAME is ``term`` by default; the
-        file is run, as any Python file of the user's), or an expression in r, which is parsed only.
+        A name of the catalogue or of another package's entry point, ``FILE.py`` or
+        ``FILE.py:NAME`` (NAME is ``term`` by default; the file is run, as any Python file of the
+        user's), or an expression in r, which is parsed only.
     **options
         What :func:`derive` is told for an expression, and instead of the catalogue's own.
 
@@ -65,7 +70,18 @@ def find(source: str, **options: Any) -> Derivation:
     if source in CATALOGUE:
         phi, own, _ = CATALOGUE[source]
         return derive(phi, **{**own, **options}) if options else entry(source)
+    if source in plugins.names(ENTRY_POINTS):
+        return _from_package(source, options)
     return derive(source, **options)
+
+
+def _from_package(name: str, options: Mapping[str, Any]) -> Derivation:
+    if options:
+        raise InputError(f"{name} says all of its term: {', '.join(options)} cannot be given")
+    found = plugins.load(ENTRY_POINTS, name)
+    if not isinstance(found, Derivation):
+        raise InputError(f"{name} of {ENTRY_POINTS} is no derivation, as made by derive")
+    return found
 
 
 def _from_file(path: Path, name: str) -> Derivation:

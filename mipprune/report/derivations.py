@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from formulations.symbolic.catalogue import CATALOGUE
+from formulations import plugins
+from formulations.symbolic.catalogue import CATALOGUE, ENTRY_POINTS, find
 from formulations.symbolic.checks import Check
 from formulations.symbolic.derivation import Derivation
 from formulations.symbolic.description import statements, symbols
@@ -43,11 +44,13 @@ def print_checks(checks: Sequence[Check]) -> None:
 
 
 def print_catalogue() -> None:
-    """The terms that ship."""
+    """The terms that ship, and those that other packages add."""
     table = Table("name", "φ(r)", "with", "")
     for name, (phi, options, remark) in CATALOGUE.items():
         shown = ", ".join(f"{key}={value}" for key, value in options.items())
         table.add_row(name, phi, shown or "–", remark)
+    for name in plugins.names(ENTRY_POINTS):
+        table.add_row(name, str(find(name).phi), "–", "of another package")
     console().print(table)
 
 
