@@ -106,7 +106,8 @@ class _Search:
 
     def _reduce_by(self, limit: Limit, keep: list[np.ndarray], mu: float) -> tuple[float, bool]:
         """Remove widths by one limit's bounds, from a multiplier on: the best one, whether finer
-        bounds may follow."""
+        bounds may follow.
+        """
         function, cells, size = _finest(self.problem, limit, keep, LARGEST_KEPT)
         mu = self._bound_by(function, cells, mu)
         if self.incumbent is None or self._closed():

@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from formulations.layer.kernels import improve, refit
+from formulations.arrays import BoolArray
+from formulations.layer.local_search import improve, refit
 from formulations.layer.problem import LayerProblem
+from formulations.solving import safe_bound
 from formulations.solving.node import FREE
-
-_ROUNDING = 1e-12  # relative
+from formulations.terms.term import Partition
 
 
 class Incumbents:
@@ -31,7 +32,7 @@ class Incumbents:
     objective : float
     """
 
-    def __init__(self, problem: LayerProblem, most: int, pause: Callable[[], None]):
+    def __init__(self, problem: LayerProblem, most: int, pause: Callable[[], None]) -> None:
         self.problem, self.most, self.pause = problem, most, pause
         self.support, self.objective = np.zeros(problem.groups, bool), problem.constant
         self._free = np.full(problem.groups, FREE, np.int8)
@@ -86,12 +87,12 @@ class Incumbents:
         quadratic = 0.5 * np.vdot(weights, hessian @ weights) - np.vdot(cross, weights)
         return weights, float(quadratic + constant + price[self.support].sum())
 
-    def lower_bound(self, support: np.ndarray) -> float:
+    def lower_bound(self, support: BoolArray) -> float:
         """Lower bound on the objective of a support, whatever the precision of its refit."""
-        if not self.problem.plain:
-            value = self.value(support)
-            return value - _ROUNDING * (abs(value) + self.problem.constant)
-        return proved_refit(self.problem, support) + float(self.problem.price[support].sum())
+        paid = float(self.problem.price[support].sum())
+        if self.problem.plain:
+            return refit_bound(self.problem, support) + paid
+        return refit_bound_of_any(self.problem, support, self.pause) + paid
 
     def value(self, support: np.ndarray) -> float:
         """The objective of a support, refitted."""
@@ -112,19 +113,35 @@ class Incumbents:
         return best, group >= 0
 
 
-def proved_refit(problem: LayerProblem, support: np.ndarray) -> float:
-    """Lower bound on loss and shrinkage of a support, φ = a‖w‖², whatever the refit's precision.
-
-    At weights W on the support, H ⪰ 2a there: the minimum is at most ‖HW − B‖²/(4a) below.
-    """
+def refit_bound(problem: LayerProblem, support: BoolArray) -> float:
+    """Lower bound on loss and shrinkage of a support, φ = a‖w‖², whatever the refit's precision."""
+    if not support.any():
+        return problem.constant
     chosen, free = np.flatnonzero(support), np.zeros(problem.groups)
+    rows = problem.rows(support)
     hessian, cross = (np.ascontiguousarray(m) for m in (problem.hessian, problem.cross))
     _, own, _ = refit(hessian, cross, problem.constant, free, chosen, problem.block)
-    rows = problem.rows(support)
-    image = hessian[np.ix_(rows, rows)] @ own
-    quadratic = float(0.5 * np.vdot(own, image) - np.vdot(cross[rows], own))
-    residual = image - cross[rows]
-    ridge = np.broadcast_to(problem.term.ridge, (problem.groups,))[chosen]
-    below = float(np.vdot(residual, residual)) / (4 * ridge.min()) if len(chosen) else 0.0
-    rounding = _ROUNDING * (abs(quadratic) + problem.constant)
-    return quadratic + problem.constant - below - rounding
+    delta = np.zeros((1, len(chosen), problem.block, problem.block))
+    fenchel = safe_bound.fenchel(
+        *(hessian[np.ix_(rows, rows)][None], cross[rows][None], problem.constant, own[None]),
+        *(delta, np.zeros((1, len(chosen)), bool)),
+        least=2 * float(np.min(np.broadcast_to(problem.term.ridge, support.shape)[chosen])),
+    )
+    return float(fenchel.value[0] - fenchel.margin[0])
+
+
+def refit_bound_of_any(
+    problem: LayerProblem, support: BoolArray, pause: Callable[[], None] = lambda: None
+) -> float:
+    """As :func:`refit_bound`, for any φ: Fenchel's bound of the kept groups at the refit."""
+    if not support.any():
+        return problem.constant
+    rows, term = problem.rows(support), problem.term
+    weights = problem.refit(support, pause)[rows]
+    gram = problem.curvature[np.ix_(rows, rows)]
+    point = safe_bound.dual_point(gram, problem.cross[rows], problem.constant, weights)
+    sizes = Partition(np.full(int(support.sum()), problem.block * problem.outputs))
+    term = term.take(np.ones(problem.groups, bool)).take(support)
+    conjugate = safe_bound.shrinkage_conjugate(term, point, sizes)
+    rounding = safe_bound.unit(len(conjugate)) * float(np.abs(conjugate).sum())
+    return point.value - float(conjugate.sum()) - point.margin - rounding

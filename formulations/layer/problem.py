@@ -25,7 +25,7 @@ from scipy.optimize import lsq_linear
 
 from formulations.errors import InputError
 from formulations.numerics.proximal_gradient import accelerated
-from formulations.numerics.roots import chandrupatla
+from formulations.numerics.roots import bracketed
 from formulations.terms.term import Term
 
 if TYPE_CHECKING:
@@ -216,7 +216,7 @@ class LayerProblem:
 
     @property
     def price(self) -> np.ndarray:
-        """c of every group, (groups,)."""
+        """C of every group, (groups,)."""
         return np.broadcast_to(self.term.price, (self.groups,)).astype(float)
 
     @property
@@ -344,7 +344,7 @@ class LayerProblem:
         high = np.ones(self.groups)
         while ((short := term.phi(high) < value) & (high < 1e12)).any():
             high = np.where(short & (high < 1e12), 4 * high, high)
-        root = chandrupatla(lambda r: term.phi(r) - value, 0 * high, high)
+        root = bracketed(lambda r: term.phi(r) - value, 0 * high, high)
         return np.where(short, np.inf, root)
 
     @cached_property
@@ -562,7 +562,7 @@ def _read_term(arrays: Mapping[str, np.ndarray]) -> Term:
 def minimise_in_box(
     hessian: np.ndarray, linear: np.ndarray, bound: np.ndarray, pause: Callable[[], None]
 ) -> np.ndarray:
-    """argmin ½⟨W, H W⟩ − ⟨B, W⟩ over |W| ≤ bound, column by column.
+    """Argmin ½⟨W, H W⟩ − ⟨B, W⟩ over |W| ≤ bound, column by column.
 
     Parameters
     ----------

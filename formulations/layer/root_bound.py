@@ -16,7 +16,7 @@ import numpy as np
 
 from formulations.errors import InputError
 from formulations.numerics.block_diagonal import apply, congruent, diagonal_blocks, less_blocks
-from formulations.numerics.indicator_newton import Part, Relaxation
+from formulations.numerics.indicator_newton import PerspectiveLayer, PerspectiveRelaxation
 
 if TYPE_CHECKING:
     from formulations.layer.problem import LayerProblem
@@ -100,8 +100,8 @@ class _Ascent:
     def _relax(self, hessian, cross, delta) -> tuple[float, np.ndarray]:
         """Value of the root, less c₀, and its weights."""
         shape = (1, self.groups)
-        relaxation = Relaxation(
-            [Part(hessian[None], cross[None], delta[None])],
+        relaxation = PerspectiveRelaxation(
+            [PerspectiveLayer(hessian[None], cross[None], delta[None])],
             *(self.price, np.zeros(shape), np.ones(shape)),
         )
         self.indicator, (weights,) = relaxation.solve(self.indicator, 1e-7)

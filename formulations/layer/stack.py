@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from formulations.errors import InputError
-from formulations.layer.kernels import changes
+from formulations.layer.local_search import changes
 from formulations.layer.problem import LayerProblem
 
 
@@ -53,7 +53,7 @@ class Stack:
 
     @property
     def price(self) -> np.ndarray:
-        """c of every group, (J,)."""
+        """C of every group, (J,)."""
         return np.full(self.groups, self.each)
 
     @property

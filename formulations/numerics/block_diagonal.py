@@ -13,7 +13,7 @@ def diagonal_blocks(matrix: np.ndarray, block: int) -> np.ndarray:
 
 
 def less_blocks(matrix: np.ndarray, blocks: np.ndarray) -> np.ndarray:
-    """matrix − blockdiag(blocks)."""
+    """Matrix − blockdiag(blocks)."""
     groups, block = blocks.shape[:2]
     result, j = matrix.copy(), np.arange(groups)
     result.reshape(groups, block, groups, block)[j, :, j, :] -= blocks

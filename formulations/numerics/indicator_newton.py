@@ -33,7 +33,7 @@ _STEPS, _ROUNDS = 40, 12
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class PerspectiveLayer:
     """A layer's loss and terms in N relaxations of equal size.
 
     Parameters
@@ -51,7 +51,7 @@ class Part:
     delta: Array
 
     def derivatives(self, y: Array) -> tuple[Array, Array, Array, Array]:
-        """f without the prices, (N,), its gradient and Hessian, and the weights at y (N, J)."""
+        """F without the prices, (N,), its gradient and Hessian, and the weights at y (N, J)."""
         xp = array_namespace(y)
         nodes, groups, block = self.delta.shape[:3]
         rows = self.hessian.shape[1]
@@ -73,12 +73,12 @@ class Part:
 
 
 @dataclass(frozen=True, eq=False)
-class Relaxation:
+class PerspectiveRelaxation:
     """N relaxations of equal size.
 
     Parameters
     ----------
-    parts : sequence of Part
+    layers : sequence of PerspectiveLayer
         Layers with the same groups.
     price : (N, J) array
         c, 0 for the groups whose indicator is fixed.
@@ -88,7 +88,7 @@ class Relaxation:
         Called before every step; what it raises ends the work.
     """
 
-    parts: Sequence[Part]
+    layers: Sequence[PerspectiveLayer]
     price: Array
     low: Array
     high: Array
@@ -106,7 +106,7 @@ class Relaxation:
         Returns
         -------
         ((N, J) array, list of (N, D, O) arrays)
-            The indicators, and the weights of every part at them.
+            The indicators, and the weights of every layer at them.
         """
         xp = array_namespace(y)
         y = self._clip(y)
@@ -144,7 +144,8 @@ class Relaxation:
     def _direction(self, y: Array, gradient: Array, curvature: Array) -> Array:
         """Newton's step within the bounds: what it would carry outside is held there, and the rest
         is solved again. No indicator changes by more than a factor at once, for 1/y bends too
-        much."""
+        much.
+        """
         xp = array_namespace(y)
         eye = xp.eye(y.shape[1], dtype=y.dtype, device=y.device)
         lowest = xp.maximum(self._least(y), y / _FACTOR) - y
@@ -177,11 +178,11 @@ class Relaxation:
         return xp.where(useless[:, None], alone, ahead)
 
     def _derivatives(self, y: Array) -> tuple[Array, ...]:
-        """f, its gradient and Hessian, and the weights of every part at y."""
+        """f, its gradient and Hessian, and the weights of every layer at y."""
         xp = array_namespace(y)
         value, gradient, curvature, weights = xp.sum(self.price * y, axis=1), self.price, 0.0, []
-        for part in self.parts:
-            own = part.derivatives(y)
+        for layer in self.layers:
+            own = layer.derivatives(y)
             value, gradient, curvature = value + own[0], gradient + own[1], curvature + own[2]
             weights.append(own[3])
         return value, gradient, curvature, *weights

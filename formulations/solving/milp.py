@@ -108,7 +108,7 @@ class Milp:
             column.set_value(float(value), skip_validation=True)
 
     def minimise(self, variable, sign: int) -> float | None:
-        """min sign·variable over the model, in place of its objective; None if not solved."""
+        """Min sign·variable over the model, in place of its objective; None if not solved."""
         cost = np.zeros(len(self.columns))
         cost[self._index[id(variable)]] = sign
         every = np.arange(len(cost), dtype=np.int32)

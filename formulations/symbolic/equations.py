@@ -165,7 +165,7 @@ def substitution(values: Mapping[str, float]) -> dict[sp.Symbol, float]:
 
 
 def simplified(expression: sp.Expr) -> sp.Expr:
-    """sympy's simplification, or the expression as it is where that takes too long."""
+    """Sympy's simplification, or the expression as it is where that takes too long."""
     return within(_SIMPLIFY_SECONDS, lambda: sp.simplify(expression), expression)
 
 

@@ -121,7 +121,7 @@ def barrier(t: Sequence[float], losses: Sequence[float], classes: int) -> Barrie
 
 
 def hessian_product(parts: Sequence[Loss], at: torch.Tensor) -> Callable[[np.ndarray], np.ndarray]:
-    """v ↦ H·v with H the Hessian of the sum of the parts, exact, by double backward.
+    """V ↦ H·v with H the Hessian of the sum of the parts, exact, by double backward.
 
     One part is in memory at a time. The product is computed in the precision of ``at``.
 
@@ -192,5 +192,6 @@ def top_eigenpairs(
 
 def shares(vectors: np.ndarray, displacement: np.ndarray) -> np.ndarray:
     """(v_i·Δ)²/‖Δ‖² of a displacement (d,) for orthonormal columns (d, k); their sum is its share
-    in the span. A random direction has 1/d each on average."""
+    in the span. A random direction has 1/d each on average.
+    """
     return (vectors.T @ displacement) ** 2 / (displacement @ displacement)

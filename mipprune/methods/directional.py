@@ -114,7 +114,7 @@ class GRDA(torch.optim.Optimizer):
             self._threshold(settings["threshold"])
 
     def _threshold(self, threshold: float) -> None:
-        """w = S(a, g)."""
+        """W = S(a, g)."""
         weights = list(self._accumulating)
         torch._foreach_copy_(weights, [self.state[weight]["accumulator"] for weight in weights])
         if self._groups is None:

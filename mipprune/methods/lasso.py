@@ -1,5 +1,6 @@
 """Group lasso: λ·Σ √d_j·‖w_j‖₂ in the training loss (Yuan & Lin 2006; of filters Wen et al. 2016,
-arXiv 1608.03665), then the groups of least norm go."""
+arXiv 1608.03665), then the groups of least norm go.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """Magnitude pruning: the groups of least L1 or L2 norm go (Han et al. 2015, arXiv 1506.02626; of
-filters Li et al. 2017, arXiv 1608.08710)."""
+filters Li et al. 2017, arXiv 1608.08710).
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """Network slimming: an L1 penalty on the scales γ of BatchNorm, then the channels of least |γ| go
-(Liu et al. 2017, arXiv 1708.06519)."""
+(Liu et al. 2017, arXiv 1708.06519).
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """First-order Taylor importance: what the loss would lose without a group, |Σ w·∂L/∂w| (Molchanov
-et al. 2019, arXiv 1906.10771)."""
+et al. 2019, arXiv 1906.10771).
+"""
 
 from __future__ import annotations
 

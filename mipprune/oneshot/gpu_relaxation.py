@@ -1,9 +1,9 @@
 """Many nodes of the branch and bound at once, on a GPU (or with torch's threads on a CPU).
 
-The same relaxation and the same bound as
-:class:`formulations.layer.relaxations.engines.IndicatorNewton`, in float64, for a batch of nodes
-that keep the full size: removed groups have empty rows. What each node extracts again is found by
-powers of a matrix instead of Lanczos's method.
+The same relaxation and the same bound (:func:`formulations.solving.safe_bound.fenchel`) as those of
+:class:`formulations.layer.relaxations.indicator_newton.IndicatorNewton`, in float64, for a batch of
+nodes that keep the full size: removed groups have empty rows. What each node extracts again is
+found by powers of a matrix instead of Lanczos's method.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from formulations.arrays import FloatArray
 from formulations.errors import InputError
 from formulations.layer.problem import LayerProblem
-from formulations.numerics.indicator_newton import Part, Relaxation
+from formulations.numerics.indicator_newton import PerspectiveLayer, PerspectiveRelaxation
+from formulations.solving import safe_bound
 from formulations.solving.node import FREE, KEPT, REMOVED, Node
 
 _POWERS = 30
@@ -23,8 +25,9 @@ _MEMORY = 2**31  # bytes of one batch's matrices
 
 
 class BatchedNewton:
-    """Evaluates nodes in batches; an ``engine`` of
-    :func:`formulations.layer.solvers.branch_and_bound.solve`.
+    """Evaluates nodes in batches.
+
+    An ``engine`` of :func:`formulations.layer.solvers.branch_and_bound.solve`.
 
     Parameters
     ----------
@@ -46,7 +49,7 @@ class BatchedNewton:
         For a problem that it is not for.
     """
 
-    def __init__(self, problem: LayerProblem, most: int, tolerance: float):
+    def __init__(self, problem: LayerProblem, most: int, tolerance: float) -> None:
         if not problem.plain or most < problem.groups:
             raise InputError("batched nodes are for φ = a‖w‖² without a bound or a cardinality")
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -57,11 +60,12 @@ class BatchedNewton:
         self.price = self._tensor(problem.price)
         own = 2 * np.broadcast_to(problem.term.ridge, (groups,))
         self.delta = self._tensor(own[:, None, None] * np.eye(block))
+        self.least = float(own.min())
         # some ten matrices of the layer's size a node
         rows = len(problem.cross)
         self.width = max(1, min(64, _MEMORY // (20 * 8 * rows * rows)))
 
-    def _tensor(self, array: np.ndarray) -> torch.Tensor:
+    def _tensor(self, array: FloatArray) -> torch.Tensor:
         return torch.tensor(array, dtype=torch.float64, device=self.device)
 
     @torch.no_grad()
@@ -84,18 +88,24 @@ class BatchedNewton:
         ones = free.new_ones(free.shape, dtype=hessian.dtype)
         fixed = ones * ~free
         price = torch.where(free, self.price, 0.0)
-        part = Part(hessian, cross, delta)
-        relaxation = Relaxation([part], price, fixed, ones, self.pause)
+        layer = PerspectiveLayer(hessian, cross, delta)
+        relaxation = PerspectiveRelaxation([layer], price, fixed, ones, self.pause)
         start = self._tensor(np.stack([node.indicator for node in nodes]))
         start = torch.where(free, start.clamp(0.02, 1.0), ones)
         y, (weights,) = relaxation.solve(start, self.tolerance)
-        bound, surplus = self._bound(hessian, cross, delta, weights, free, kept)
-        y, bound, surplus = (x.cpu().numpy() for x in (y, bound, surplus))
+        fenchel = safe_bound.fenchel(
+            *(hessian, cross, self.problem.constant, weights, delta, free), self.least
+        )
+        surplus = torch.where(free, fenchel.conjugate - self.price, 0.0)
+        value = fenchel.value + torch.where(kept, self.price, 0.0).sum(dim=1)
+        rounding = safe_bound.unit(len(self.price)) * (self.price.sum() + value.abs())
+        bounds = value - surplus.clamp_min(0).sum(dim=1) - fenchel.margin - rounding
+        indicators, bound, gains = (x.cpu().numpy() for x in (y, bounds, surplus))
         for i, node in enumerate(nodes):
             node.warm = torch.where(free[i, :, None, None], delta[i], self.delta)
             if bound[i] >= node.bound:
-                node.bound, node.surplus = float(bound[i]), surplus[i]
-            node.indicator = np.where(node.free, y[i], node.state)
+                node.bound, node.surplus = float(bound[i]), gains[i]
+            node.indicator = np.where(node.free, indicators[i], node.state)
 
     def _blocks(self, matrix: torch.Tensor) -> torch.Tensor:
         """(N, D, D) to its diagonal blocks, (N, J, b, b); a view."""
@@ -108,7 +118,13 @@ class BatchedNewton:
         self._blocks(slack).sub_(delta)
         return slack
 
-    def _tighten(self, hessian, delta, free, there) -> torch.Tensor:
+    def _tighten(
+        self,
+        hessian: torch.Tensor,
+        delta: torch.Tensor,
+        free: torch.Tensor,
+        there: torch.Tensor,
+    ) -> torch.Tensor:
         """Δ + θ·((H − Δ)⁻¹_jj)⁻¹ on the free groups, as ``extraction.tighten``."""
         slack = self._slack(hessian, delta)
         scale = hessian.diagonal(dim1=1, dim2=2).mean(dim=1)
@@ -144,31 +160,3 @@ class BatchedNewton:
             result = torch.where(fresh[:, None, None, None], trial, result)
             done = done | fresh
         return result
-
-    def _bound(self, hessian, cross, delta, weights, free, kept):
-        """D(V) of every node, less what rounding can have added, and φ* − c of every free group."""
-        groups, block = self.problem.groups, self.problem.block
-        shape = (groups, block)
-        parts = weights.unflatten(1, shape)
-        image = hessian @ weights - (delta @ parts).flatten(1, 2)
-        v = (cross - image).unflatten(1, shape)
-        eye = torch.eye(block, dtype=v.dtype, device=self.device)
-        safe = torch.where(free[:, :, None, None], delta, eye)
-        solved = torch.linalg.solve(safe, v)
-        conjugate = 0.5 * (v * solved).sum(dim=(2, 3))
-        length = weights.norm(dim=(1, 2))
-        unit = 8 * sum(self.cross.shape) * torch.finfo(v.dtype).eps
-        spread = unit * (cross.norm(dim=(1, 2)) + 2 * hessian.norm(dim=(1, 2)) * length)
-        least = torch.linalg.eigvalsh(safe)[:, :, 0]
-        conjugate = conjugate + spread[:, None] * solved.norm(dim=(2, 3))
-        conjugate = conjugate + 0.5 * spread[:, None] ** 2 / least
-        surplus = torch.where(free, conjugate - self.price, 0.0)
-        # the kept groups' weights solve H·W = B in their rows only up to rounding
-        residual = torch.where(kept[:, :, None, None], v, 0.0).flatten(1).norm(dim=1)
-        quadratic = 0.5 * (weights * image).sum(dim=(1, 2))
-        constant = self.problem.constant + torch.where(kept, self.price, 0.0).sum(dim=1)
-        magnitude = constant.abs() + abs(self.problem.constant) + quadratic.abs()
-        magnitude = magnitude + (conjugate + self.price).sum(dim=1)
-        lowest = torch.linalg.eigvalsh(self.hessian)[0]
-        doubt = unit * magnitude + spread * length + (residual + spread) ** 2 / (2 * lowest)
-        return constant - quadratic - surplus.clamp_min(0).sum(dim=1) - doubt, surplus

@@ -71,7 +71,8 @@ def curves(time: Timeline, before: float | None) -> list[Chart]:
 
 def method_charts(time: Timeline) -> tuple[list[Chart], dict[str, str]]:
     """A chart for each number that the method reports, or for those with one first word; and the
-    numbers that never change."""
+    numbers that never change.
+    """
     constants, families = {}, {}
     for key, points in time.method_numbers.items():
         values = {value for _, value in points}

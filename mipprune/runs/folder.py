@@ -23,9 +23,9 @@ import yaml
 from torch import nn
 
 from formulations.errors import InputError
-from mipprune.runs import checkpoint
 from mipprune.config.schema import Config, configure, read_recipe
 from mipprune.distributed.ranks import Ranks
+from mipprune.runs import checkpoint
 
 # What a run may go on with another value of: where things are and what they run on.
 _FREE = {

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from formulations.errors import InputError
-from mipprune.runs import checkpoint
 from mipprune.config.schema import Config, EvalConfig
 from mipprune.data.registry import Data, load
 from mipprune.models.registry import build, load_weights, options_of
+from mipprune.runs import checkpoint
 
 
 def pick_device(name: str) -> torch.device:

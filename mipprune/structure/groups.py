@@ -294,7 +294,8 @@ def _blocks(network: nn.Module, members: list[Member], layers: dict[str, np.ndar
 
 def _label(axes, edges) -> list[np.ndarray]:
     """Group of every index of every axis: the connected components that have both a producer and a
-    consumer. Those without a producer are network inputs, without a consumer network outputs."""
+    consumer. Those without a producer are network inputs, without a consumer network outputs.
+    """
     starts = dict(zip(axes, np.cumsum([0, *axes.values()]), strict=False))
     total = sum(axes.values())
     rows = np.concatenate([starts[a] + np.asarray(i) for a, i, _, _ in edges] or [[]])

@@ -74,7 +74,8 @@ class Setup:
 
     def schedule(self, phase: str) -> PhaseConfig:
         """Length and learning rates. The reference's: those of the regularize phase where it is
-        the only one, else of the shape of the fine-tune schedule, from the first phase's rate."""
+        the only one, else of the shape of the fine-tune schedule, from the first phase's rate.
+        """
         config = self.config
         if phase != "reference":
             return getattr(config, phase)

@@ -1,5 +1,6 @@
 """What ``last/`` holds beside the network: optimizer, method, masks, averaged weights and random
-numbers, as tensors and JSON."""
+numbers, as tensors and JSON.
+"""
 
 from __future__ import annotations
 

@@ -2,10 +2,9 @@
 
 At a node some groups are removed, some kept, and the free ones pay h, the perspective of their term
 with the indicator projected away: the regularizer that trains a network is the relaxation that
-proves the optimum (docs/theory.md, "Exact: branch and bound"). Nodes are bounded by Fenchel
-duality, so that every bound is valid whatever the precision of the relaxation, by one of the
-engines of
-:mod:`formulations.layer.relaxations.engines`, after curvature was moved from the loss into the
+proves the optimum (math: 3b). Nodes are bounded by Fenchel duality, so that every bound is valid
+whatever the precision of the relaxation, by one of the engines of
+:mod:`formulations.layer.relaxations`, after curvature was moved from the loss into the
 terms (:mod:`formulations.layer.extraction`), in the tree of :mod:`formulations.solving.tree`.
 """
 
@@ -19,11 +18,9 @@ from formulations.errors import InputError
 from formulations.layer.extraction import extract
 from formulations.layer.incumbents import Incumbents
 from formulations.layer.problem import LayerProblem
-from formulations.layer.relaxations.engines import (
-    BlockDescent,
-    IndicatorNewton,
-    ProximalGradient,
-)
+from formulations.layer.relaxations.coordinate_descent import CoordinateDescent
+from formulations.layer.relaxations.indicator_newton import IndicatorNewton
+from formulations.layer.relaxations.proximal_gradient import ProximalGradient
 from formulations.solving.deadline import Clock, attempt
 from formulations.solving.node import Node, Relaxation
 from formulations.solving.result import (
@@ -197,4 +194,4 @@ def choose_engine(
     singular = extraction in ("ascent", "sdp")
     if problem.plain and (singular or len(problem.cross) > _LARGE):
         return IndicatorNewton
-    return BlockDescent
+    return CoordinateDescent

@@ -1,6 +1,6 @@
 """The branch and bound on a stack: at most so many groups of layers that share them.
 
-Nodes are bounded by :class:`formulations.layer.relaxations.engines.IndicatorNewton`, which adds up
+Nodes are bounded by :class:`formulations.layer.relaxations.indicator_newton.IndicatorNewton`, which adds up
 what the layers say of common indicators; supports are improved by swaps.
 """
 
@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from formulations.layer.extraction import extract
-from formulations.layer.incumbents import proved_refit
-from formulations.layer.kernels import SWAPS
+from formulations.layer.incumbents import refit_bound
+from formulations.layer.local_search import SWAPS
 from formulations.layer.problem import LayerProblem
-from formulations.layer.relaxations.engines import IndicatorNewton
+from formulations.layer.relaxations.indicator_newton import IndicatorNewton
 from formulations.layer.stack import Stack
 from formulations.solving.deadline import Clock, Stopped
 from formulations.solving.node import Node
@@ -78,7 +78,7 @@ class _Supports:
         self._seen.add(better.tobytes())
 
     def lower_bound(self, support: np.ndarray) -> float:
-        least = sum(proved_refit(problem, support) for problem in self.stack.problems)
+        least = sum(refit_bound(problem, support) for problem in self.stack.problems)
         return least + self.stack.each * int(support.sum())
 
 

@@ -129,7 +129,8 @@ def _relaxations(problem: LayerProblem, config: CompareConfig, report):
 
 def _trained(problem: LayerProblem, config: CompareConfig, exact: Solution, report):
     """At λ = 1 the relaxation itself; for every configured λ the best number of the groups that
-    rank first in y."""
+    rank first in y.
+    """
     report("spr-trained")
     start = time.perf_counter()
     weights = train_spr(problem, config.time_limit)

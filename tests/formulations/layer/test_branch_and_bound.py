@@ -19,18 +19,16 @@ from layer_instances import (
 
 from formulations import LayerProblem, derive, square
 from formulations.layer.extraction import extract, tighten
-from formulations.layer.kernels import improve
-from formulations.layer.relaxations.engines import (
-    BlockDescent,
-    IndicatorNewton,
-    ProximalGradient,
-)
+from formulations.layer.local_search import improve
+from formulations.layer.relaxations.coordinate_descent import CoordinateDescent
+from formulations.layer.relaxations.indicator_newton import IndicatorNewton
+from formulations.layer.relaxations.proximal_gradient import ProximalGradient
 from formulations.layer.solvers import branch_and_bound
 from formulations.layer.solvers.branch_and_bound import solve
 from formulations.solving.node import FREE, KEPT, REMOVED, Node
 from formulations.symbolic.catalogue import entry
 
-ENGINES = [BlockDescent, IndicatorNewton, ProximalGradient]
+ENGINES = [CoordinateDescent, IndicatorNewton, ProximalGradient]
 many = settings(max_examples=30, deadline=None)
 few = settings(max_examples=20, deadline=None)
 plain = layer_problems(bounds=(np.inf,))

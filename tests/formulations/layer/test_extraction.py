@@ -10,7 +10,7 @@ from formulations import LayerProblem, derive
 from formulations.layer.extraction import RULES, extract, schur
 from formulations.layer.root_bound import conic
 from formulations.layer.solvers.branch_and_bound import relax
-from formulations.numerics.indicator_newton import Part, Relaxation
+from formulations.numerics.indicator_newton import PerspectiveLayer, PerspectiveRelaxation
 
 few = settings(max_examples=20, deadline=None)
 plain = layer_problems(bounds=(np.inf,))
@@ -102,8 +102,8 @@ def relaxation_of(problem):
     own = 2 * np.broadcast_to(problem.term.ridge, (problem.groups,))
     delta = own[:, None, None] * np.eye(problem.block)
     price = np.broadcast_to(problem.term.price, shape).astype(float)
-    part = Part(problem.hessian[None], problem.cross[None], delta[None])
-    return Relaxation([part], price, np.zeros(shape), np.ones(shape))
+    part = PerspectiveLayer(problem.hessian[None], problem.cross[None], delta[None])
+    return PerspectiveRelaxation([part], price, np.zeros(shape), np.ones(shape))
 
 
 @given(problem=plain, seed=st.integers(0, 100))

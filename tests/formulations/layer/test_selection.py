@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from formulations import LayerProblem, square
 from formulations.errors import InputError
-from formulations.layer.relaxations.engines import IndicatorNewton
+from formulations.layer.relaxations.indicator_newton import IndicatorNewton
 from formulations.layer.solvers import stack_search
 from formulations.layer.solvers.branch_and_bound import relax
 from formulations.layer.solvers.selection import choose, eliminate

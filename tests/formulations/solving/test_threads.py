@@ -6,7 +6,7 @@ import pytest
 from layer_instances import layer_problem
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from formulations.layer.relaxations.engines import IndicatorNewton
+from formulations.layer.relaxations.indicator_newton import IndicatorNewton
 from formulations.solving.node import Node
 from formulations.solving.threads import one_blas_thread
 

@@ -5,7 +5,7 @@ import pytest
 
 from formulations import LayerProblem, square
 from formulations.layer.extraction import extract
-from formulations.layer.relaxations.engines import IndicatorNewton
+from formulations.layer.relaxations.indicator_newton import IndicatorNewton
 from formulations.layer.solvers.branch_and_bound import solve
 from formulations.solving.node import FREE, KEPT, REMOVED, Node
 from mipprune.oneshot.gpu_relaxation import BatchedNewton

@@ -1,10 +1,11 @@
-"""Compiled kernels for φ = a‖w‖²: block coordinate descent on a node, refits, local search.
+"""Compiled block coordinate descent on a node, φ = a‖w‖².
 
 A node fixes some groups (state 0: removed, 1: kept) and leaves others free (2). Each step minimises
 over one group with all others held: with the residual R = B − M·W and the Lipschitz constant L_j of
 block j (M_jj itself where a group is one row), W_j ← prox_{h_j/L_j}(W_j + R_j/L_j), the closed form
 of :mod:`formulations.terms.term`. The bound is Fenchel's, D(V) of :meth:`LayerProblem.dual_bound`,
-at the point reached: it is valid whatever the point, and what rounding can have added is taken off.
+at the point reached: it is valid whatever the point, and what rounding can have added is taken off
+(:mod:`formulations.solving.safe_bound`, of which these loops do the same, group by group).
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from formulations.solving.node import FREE, KEPT, REMOVED
 
 _CHECK = 3  # sweeps between two looks at the bound
 _PATIENCE = 12  # looks without progress
-SWAPS = 8  # groups that a swap may drop, the cheapest first
 
 
 @njit(cache=True)
@@ -32,11 +32,11 @@ def _scale(size, step, ridge, price, bound, is_free):
         return
     norm = np.sqrt(np.sum(size * size))
     radius = np.sqrt(price / ridge)
-    free_slope = 2.0 * np.sqrt(ridge * price)
-    if norm <= step * free_slope and bound == np.inf:
+    incline = 2.0 * np.sqrt(ridge * price)
+    if norm <= step * incline and bound == np.inf:
         size[:] = 0.0
         return
-    slack = norm - step * free_slope
+    slack = norm - step * incline
     factor = max(slack, 0.0) / norm if norm > 0 else 0.0
     if slack > radius:
         factor = shrink
@@ -106,12 +106,14 @@ def _sweep(gram, residual, weights, ridge, price, bound, state, lipschitz, block
 
 
 @njit(cache=True)
-def _values(gram, cross, constant, weights, residual, ridge, price, bound, state, block, score):
+def _values(
+    gram, cross, constant, weights, residual, ridge, price, bound, state, block, rounding, score
+):
     """(relaxed objective, dual bound) at the weights; fills the conjugate less price, (J,).
 
     ``residual`` is recomputed. ``score[j]`` is φ_B*(v_j) − c_j, from above.
     """
-    rows, columns = weights.shape
+    columns = weights.shape[1]
     residual[:] = cross
     for j in range(len(state)):
         if state[j] != REMOVED:
@@ -121,12 +123,12 @@ def _values(gram, cross, constant, weights, residual, ridge, price, bound, state
     quadratic = np.sum(weights * (cross - residual))
     linear = np.sum(weights * cross)
     relaxed = 0.5 * quadratic - linear + constant
-    # rounding: of v, of the quadratic form and of the sums (Higham 2002, chapter 3)
-    unit = 4.0 * (rows + columns) * 2.220446049250313e-16
+    # as safe_bound.dual_point: of v, of the quadratic form and of the sums
     length = np.sqrt(np.sum(weights * weights))
-    reach = unit * (np.sqrt(np.sum(cross * cross)) + np.sqrt(np.sum(gram * gram)) * length)
-    dual = constant - 0.5 * quadratic
-    magnitude = abs(constant) + abs(quadratic) + reach * length
+    image = np.sqrt(np.sum((cross - residual) ** 2))
+    reach = rounding * (np.sqrt(np.sum(cross * cross)) + np.sqrt(np.sum(gram * gram)) * length)
+    dual = constant - 0.5 * quadratic - 0.5 * reach * length
+    magnitude = abs(constant) + length * image
     for j in range(len(state)):
         score[j] = 0.0
         if state[j] == REMOVED:
@@ -155,13 +157,13 @@ def _values(gram, cross, constant, weights, residual, ridge, price, bound, state
             relaxed += a * squares / y + c * y
         if score[j] > 0.0:
             dual -= score[j]
-    return relaxed, dual - unit * magnitude
+    return relaxed, dual - rounding * magnitude
 
 
 @njit(cache=True)
 def descend(
     gram, cross, constant, ridge, price, bound, lipschitz, block, state, weights, tolerance, cutoff,
-    sweeps,
+    sweeps, rounding,
 ):  # fmt: skip
     """Minimise a node's relaxation from ``weights``, in place.
 
@@ -178,6 +180,8 @@ def descend(
         A bound beyond it ends the work.
     sweeps : int
         Most of them.
+    rounding : float
+        ``safe_bound.unit`` of all entries of the weights.
 
     Returns
     -------
@@ -187,7 +191,18 @@ def descend(
     residual = np.empty_like(weights)
     score, best_score = np.zeros(len(state)), np.zeros(len(state))
     value, best = _values(
-        gram, cross, constant, weights, residual, ridge, price, bound, state, block, best_score
+        gram,
+        cross,
+        constant,
+        weights,
+        residual,
+        ridge,
+        price,
+        bound,
+        state,
+        block,
+        rounding,
+        best_score,
     )
     idle = 0
     for _ in range(sweeps // _CHECK):
@@ -197,144 +212,21 @@ def descend(
             _sweep(gram, residual, weights, ridge, price, bound, state, lipschitz, block)
         before = value - best
         value, dual = _values(
-            gram, cross, constant, weights, residual, ridge, price, bound, state, block, score
+            gram,
+            cross,
+            constant,
+            weights,
+            residual,
+            ridge,
+            price,
+            bound,
+            state,
+            block,
+            rounding,
+            score,
         )
         if dual > best:
             best = dual
             best_score[:] = score
         idle = idle + 1 if value - best > 0.999 * before else 0
     return value, best, best_score
-
-
-@njit(cache=True)
-def refit(hessian, cross, constant, price, support, block):
-    """(objective, weights (k·b, O), inverse (k·b, k·b)) of the best weights on a support (k,)."""
-    rows = np.empty(len(support) * block, np.int64)
-    paid = constant
-    for i in range(len(support)):
-        paid += price[support[i]]
-        for k in range(block):
-            rows[i * block + k] = support[i] * block + k
-    part = np.empty((len(rows), len(rows)))
-    right = np.empty((len(rows), cross.shape[1]))
-    for i in range(len(rows)):
-        for k in range(len(rows)):
-            part[i, k] = hessian[rows[i], rows[k]]
-        right[i] = cross[rows[i]]
-    inverse = np.ascontiguousarray(np.linalg.inv(part)) if len(rows) else part
-    weights = inverse @ right
-    return paid - 0.5 * np.sum(weights * right), weights, inverse
-
-
-@njit(cache=True)
-def _energy(matrix, vectors):
-    """½⟨v, matrix⁻¹ v⟩, summed over the columns of (b, O)."""
-    if len(matrix) == 1:
-        return 0.5 * np.sum(vectors * vectors) / matrix[0, 0]
-    return 0.5 * np.sum(vectors * np.linalg.solve(matrix, vectors))
-
-
-@njit(cache=True)
-def _gains(hessian, cross, price, support, weights, inverse, block, change):
-    """What adding or removing each group changes, exactly, (J,), in place.
-
-    Removal of j costs ½⟨W_j, ((H_SS⁻¹)_jj)⁻¹ W_j⟩ − c_j; addition gains ½⟨r_j, Z_j⁻¹ r_j⟩ − c_j,
-    r_j the residual and Z_j the Schur complement of block j.
-    """
-    count = len(support)
-    inside = np.zeros(len(change), np.bool_)
-    rows = np.empty(count * block, np.int64)
-    for i in range(count):
-        inside[support[i]] = True
-        for k in range(block):
-            rows[i * block + k] = support[i] * block + k
-    for i in range(count):
-        first = i * block
-        own = np.ascontiguousarray(weights[first : first + block])
-        part = np.ascontiguousarray(inverse[first : first + block, first : first + block])
-        change[support[i]] = _energy(part, own) - price[support[i]]
-    coupling = hessian[rows]
-    pushed = inverse @ coupling
-    residual = cross - np.ascontiguousarray(coupling.T) @ weights
-    for j in range(len(change)):
-        if inside[j]:
-            continue
-        first = j * block
-        schur = hessian[first : first + block, first : first + block].copy()
-        for i in range(len(rows)):
-            for k in range(block):
-                for l in range(block):
-                    schur[k, l] -= coupling[i, first + k] * pushed[i, first + l]
-        own = np.ascontiguousarray(residual[first : first + block])
-        change[j] = price[j] - _energy(schur, own)
-
-
-@njit(cache=True)
-def changes(hessian, cross, constant, price, chosen, block):
-    """The objective of a support (k,), and what adding or removing each group changes, (J,)."""
-    value, weights, inverse = refit(hessian, cross, constant, price, chosen, block)
-    change = np.empty(len(price))
-    _gains(hessian, cross, price, chosen, weights, inverse, block, change)
-    return value, change
-
-
-@njit(cache=True)
-def improve(hessian, cross, constant, price, fixed, support, most, block):
-    """One step of a local search: the best single flip, else the best swap.
-
-    Parameters
-    ----------
-    hessian, cross, constant, price : (D, D), (D, O), float, (J,)
-        φ is in the Hessian.
-    fixed : (J,) int8 array
-        States that the search respects; all 2 for a free one.
-    support : (J,) bool array
-        Where to start, of at most ``most`` groups; overwritten with the better one.
-    most : int
-        Largest number of groups.
-    block : int
-
-    Returns
-    -------
-    (float, bool)
-        The objective, and whether it fell.
-    """
-    groups = len(support)
-    chosen = np.flatnonzero(support)
-    value, change = changes(hessian, cross, constant, price, chosen, block)
-    best, first, second = -1e-12 * abs(value), -1, -1
-    for j in range(groups):
-        if fixed[j] != FREE or (not support[j] and len(chosen) >= most):
-            continue
-        if change[j] < best:
-            best, first = change[j], j
-    if first < 0:
-        # swaps: drop one of the groups that cost least to drop, then add the best
-        order = np.argsort(change)
-        tried = 0
-        for j in order:
-            if not support[j] or fixed[j] != FREE:
-                continue
-            tried += 1
-            if tried > SWAPS:
-                break
-            rest = chosen[chosen != j]
-            after, swapped = changes(hessian, cross, constant, price, rest, block)
-            for k in range(groups):
-                if support[k] or fixed[k] != FREE:
-                    continue
-                if after - value + swapped[k] < best:
-                    best, first, second = after - value + swapped[k], j, k
-    if first < 0:
-        return value, False
-    support[first] = not support[first]
-    if second >= 0:
-        support[second] = True
-    # a promise counts only if the refit keeps it: rounding must not make the search go in circles
-    found = refit(hessian, cross, constant, price, np.flatnonzero(support), block)[0]
-    if found < value - 1e-12 * (abs(value) + constant):
-        return found, True
-    support[first] = not support[first]
-    if second >= 0:
-        support[second] = False
-    return value, False
