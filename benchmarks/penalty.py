@@ -35,7 +35,7 @@ class HandWritten:
         self.a, self.c, self.bound = a, c, m
         self.radius = (c / a).sqrt()
 
-    def slopes(self, norm, peak):
+    def gradient_factors(self, norm, peak):
         """(radial, axial) of the gradient."""
         y = torch.clamp(torch.maximum(peak / self.bound, norm / self.radius), 0, 1)
         positive = y > 0
@@ -46,7 +46,7 @@ class HandWritten:
         axial = (self.c - self.a * (norm / safe) ** 2) / self.bound
         return radial, torch.where(decides, axial, 0.0)
 
-    def shrinking(self, norm, peak, step):
+    def prox_factor(self, norm, peak, step):
         """Factor of the proximal step, NaN where the box is active."""
         shift = 2 * step * self.a
         y = torch.clamp(norm / self.radius - shift, 0, 1)

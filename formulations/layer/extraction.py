@@ -76,7 +76,7 @@ def extract(problem: LayerProblem, rule: str = "schur") -> Extracted:
     blockwise = problem.plain
     if rule in ("ascent", "sdp") and not blockwise:
         raise InputError(f"extraction {rule!r} is for φ = a‖w‖² without a bound: use schur")
-    impossible = problem.term.profile.order != 2 or problem.term.blocks is not None
+    impossible = problem.term.profile.norm_order != 2 or problem.term.blocks is not None
     if rule == "none" or impossible:
         return Extracted(problem)
     return _in_basis(problem, RULES[rule]) if blockwise else _scalar(problem)

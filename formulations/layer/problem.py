@@ -25,7 +25,7 @@ from scipy.optimize import lsq_linear
 
 from formulations.errors import InputError
 from formulations.numerics.proximal_gradient import accelerated
-from formulations.numerics.roots import bracketed
+from formulations.numerics.roots import chandrupatla
 from formulations.terms.term import Term
 
 if TYPE_CHECKING:
@@ -344,7 +344,7 @@ class LayerProblem:
         high = np.ones(self.groups)
         while ((short := term.phi(high) < value) & (high < 1e12)).any():
             high = np.where(short & (high < 1e12), 4 * high, high)
-        root = bracketed(lambda r: term.phi(r) - value, 0 * high, high)
+        root = chandrupatla(lambda r: term.phi(r) - value, 0 * high, high)
         return np.where(short, np.inf, root)
 
     @cached_property

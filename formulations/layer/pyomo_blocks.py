@@ -130,7 +130,7 @@ def _phi(term: Term, norm):
 
 def _norm(block, weights, term: Term):
     """The variable s ≥ ‖w‖_p; ψ does not decrease, so that it is tight at an optimum."""
-    order = term.profile.order
+    order = term.profile.norm_order
     block.s = pyo.Var(domain=pyo.NonNegativeReals)
     if order == 2:
         block.norm = pyo.Constraint(expr=sum(w**2 for w in weights) <= block.s**2)

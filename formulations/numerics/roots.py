@@ -56,7 +56,7 @@ def newton(function: Callable[[Array], tuple[Array, Array]], low: Array, high: A
     return x
 
 
-def bracketed(function: Callable[[Array], Array], low: Array, high: Array) -> Array:
+def chandrupatla(function: Callable[[Array], Array], low: Array, high: Array) -> Array:
     """Root of an increasing function without its derivative (Chandrupatla 1997).
 
     Parameters and result as in :func:`newton`; the function returns its value alone.

@@ -205,21 +205,21 @@ class _Judge:
         norms, peaks = norms[alive], peaks[alive]
         blocks, count, unit = self._blocks(), len(norms), norms.sum()
         # all columns of order 1, whatever the units of price and weights
-        incline = float(self.term.incline) or self.price / self.bound
+        free_slope = float(self.term.free_slope) or self.price / self.bound
         highs = highspy.Highs()
         highs.silent()
-        # columns r*·y/s and t/(s·incline) of every group, z of every block
+        # columns r*·y/s and t/(s·free_slope) of every group, z of every block
         scale = self.scale
         for s, m in zip(norms, peaks, strict=True):
             highs.addVar(scale * m / self.bound / s, scale / s)
             highs.addVar(0, highspy.kHighsInf)
-        price = self.price / (scale * incline)
+        price = self.price / (scale * free_slope)
         costs = np.ravel(np.stack([norms * price, norms], axis=1)) / unit
         for block, price in blocks:
             if price:
                 z = highs.getNumCol()
                 highs.addVar(0, 1)
-                costs = np.append(costs, price / (unit * incline))
+                costs = np.append(costs, price / (unit * free_slope))
                 for j in np.flatnonzero(np.isin(np.flatnonzero(alive), block)):
                     columns = np.array([z, 2 * j], np.int32)
                     values = np.array([1.0, -norms[j] / scale])
@@ -228,22 +228,22 @@ class _Judge:
         r = np.maximum(norms, 1e-3 * self.scale)
         for _ in range(_ROUNDS):
             for j in range(count):
-                slope, excess = (
-                    float(f(np.asarray(r[j]))) for f in (self.term.slope, self.term.excess)
+                slope, legendre = (
+                    float(f(np.asarray(r[j]))) for f in (self.term.slope, self.term.legendre)
                 )
                 columns = np.array([2 * j, 2 * j + 1], np.int32)
-                values = np.array([excess / (scale * incline), 1.0])
-                highs.addRow(slope / incline, highspy.kHighsInf, 2, columns, values)
+                values = np.array([legendre / (scale * free_slope), 1.0])
+                highs.addRow(slope / free_slope, highspy.kHighsInf, 2, columns, values)
             highs.run()
             solution = np.array(highs.getSolution().col_value[: 2 * count]).reshape(-1, 2)
             value = highs.getInfo().objective_function_value
-            y, t = np.maximum(solution[:, 0] / scale, 1e-12 / scale), solution[:, 1] * incline
+            y, t = np.maximum(solution[:, 0] / scale, 1e-12 / scale), solution[:, 1] * free_slope
             # y = 0 is as far as the cuts so far can say: one further out may move it
             r, far = np.minimum(1 / y, 2 * r), 2 * y * r < 1
             true = np.array([a * self._phi(b) for a, b in zip(y, r, strict=True)])
-            if not far.any() and (norms * (true - t)).sum() / (unit * incline) <= 1e-9 * value:
+            if not far.any() and (norms * (true - t)).sum() / (unit * free_slope) <= 1e-9 * value:
                 break
-        return value * unit * incline
+        return value * unit * free_slope
 
     def gradient(self) -> Check:
         """∇(h − δ‖w‖²) against central differences, away from the kinks."""
@@ -260,7 +260,7 @@ class _Judge:
                 return 0.0
             differences = [(self._value(w + x) - self._value(w - x)) / (2 * small) for x in moves]
             gradient = term.gradient(w).ravel()
-            size = float(term.incline) + np.abs(gradient).max()
+            size = float(term.free_slope) + np.abs(gradient).max()
             return float(np.abs(gradient - differences).max() / size)
 
         return self._worst("gradient = finite differences", 1e-5, error)
@@ -284,8 +284,8 @@ class _Judge:
         it along the start, along itself and in random directions.
         """
         term, delta = self.term, float(self.term.extract)
-        incline = float(term.incline)
-        step = 0.3 * (self.scale / incline if incline > 0 else 1.0)
+        free_slope = float(term.free_slope)
+        step = 0.3 * (self.scale / free_slope if free_slope > 0 else 1.0)
         step = min(step, 0.4 / delta) if delta else step
 
         def error(v):

@@ -26,19 +26,19 @@ def profile_source(derivation: Derivation) -> str:
         ("value", ["r"], d.psi, "ψ(r)"),
         ("slope", ["r"], d.slope, "ψ'(r)"),
         ("curvature", ["r"], d.curvature, "ψ''(r)"),
-        ("excess", ["r"], d.excess, "F(r) = r·ψ'(r) − ψ(r)"),
+        ("legendre", ["r"], d.legendre, "F(r) = r·ψ'(r) − ψ(r)"),
         ("slope_start", [], d.slope_start, "ψ'(0+)"),
         ("slope_limit", [], d.slope_limit, "ψ'(∞)"),
-        ("excess_limit", [], d.excess_limit, "F(∞)"),
+        ("legendre_limit", [], d.legendre_limit, "F(∞)"),
         ("extract", [], d.extract, "δ"),
         ("radius", ["c"], d.radius, "r* with F(r*) = c"),
         ("inverse_slope", ["v"], d.inverse_slope, "ρ with ψ'(ρ) = v"),
     ]
-    equation, shrunk = d.shrunk_equation, d.shrunk
-    if shrunk is not None:
-        error = equation.error(shrunk, d.parameters, np.float32)
+    equation, prox = d.shrinkage_prox_equation, d.shrinkage_prox
+    if prox is not None:
+        error = equation.error(prox, d.parameters, np.float32)
         if error <= _SINGLE_TOLERANCE:
-            formulas.append(("shrunk", ["s", "k"], shrunk, "σ with σ + k·ψ'(σ) = s"))
+            formulas.append(("prox", ["s", "k"], prox, "σ with σ + k·ψ'(σ) = s"))
     ratio = simplified(d.psi / r**2)
     if d.norm == 2 and d.psi != 0 and not ratio.has(r):
         formulas.append(("ridge", [], ratio, "a, where ψ = a·r²"))
@@ -50,8 +50,16 @@ def make_profile(derivation: Derivation) -> Profile:
     source = profile_source(derivation)
     code = compiled(source)
     names = (
-        *("value", "slope", "curvature", "excess", "slope_start", "slope_limit", "excess_limit"),
-        *("extract", "radius", "shrunk", "inverse_slope", "ridge"),
+        *(
+            "value",
+            "slope",
+            "curvature",
+            "legendre",
+            "slope_start",
+            "slope_limit",
+            "legendre_limit",
+        ),
+        *("extract", "radius", "prox", "inverse_slope", "ridge"),
     )
     definition = {
         "phi": str(derivation.phi),
@@ -93,9 +101,9 @@ def standalone(derivation: Derivation) -> str:
         [
             ("_psi", ["r"], d.psi, "ψ(r)"),
             ("_slope", ["r"], d.slope, "ψ'(r)"),
-            ("_excess", ["r"], d.excess, "F(r) = r·ψ'(r) − ψ(r)"),
+            ("_legendre", ["r"], d.legendre, "F(r) = r·ψ'(r) − ψ(r)"),
             ("_slope_limit", [], d.slope_limit, "ψ'(∞)"),
-            ("_excess_limit", [], d.excess_limit, "F(∞)"),
+            ("_legendre_limit", [], d.legendre_limit, "F(∞)"),
             ("_extract", [], d.extract, "δ"),
         ],
     )
@@ -152,13 +160,13 @@ _MODULE = textwrap.dedent(
 
     def _find_radius():
         """r* with F(r*) = c, by halving in log r; infinite where F stays below c."""
-        if PRICE >= _number(_excess_limit):
+        if PRICE >= _number(_legendre_limit):
             return math.inf
         low, high = -60.0, 60.0
         for _ in range(200):
             middle = (low + high) / 2
             with np.errstate(all="ignore"):
-                below = _number(_excess, math.exp(middle)) < PRICE
+                below = _number(_legendre, math.exp(middle)) < PRICE
             low, high = (middle, high) if below else (low, middle)
         return math.exp(high)
 
@@ -166,10 +174,10 @@ _MODULE = textwrap.dedent(
     RADIUS = _find_radius()
     # h/‖w‖ where neither the bound nor y = 1 holds
     if math.isfinite(RADIUS):
-        INCLINE = (_number(_psi, RADIUS) + PRICE) / RADIUS
+        FREE_SLOPE = (_number(_psi, RADIUS) + PRICE) / RADIUS
     else:
-        INCLINE = _number(_slope_limit)
-    SLOPE_LIMIT, EXCESS_LIMIT = _number(_slope_limit), _number(_excess_limit)
+        FREE_SLOPE = _number(_slope_limit)
+    SLOPE_LIMIT, LEGENDRE_LIMIT = _number(_slope_limit), _number(_legendre_limit)
     EXTRACT = _number(_extract)
 
 
@@ -205,7 +213,7 @@ _MODULE = textwrap.dedent(
         free, _ = _regimes(norm, peak)
         y = xp.where(free, xp.ones_like(norm), keep(w))
         paid = y * _psi(xp, norm / y, **PARAMETERS) + PRICE * y
-        h = xp.where(free, INCLINE * norm, paid) - EXTRACT * norm**2
+        h = xp.where(free, FREE_SLOPE * norm, paid) - EXTRACT * norm**2
         outside = peak > BOUND * (1 + 4 * xp.finfo(w.dtype).eps)
         return xp.where(outside, xp.full_like(h, math.inf), h)
 
@@ -217,8 +225,8 @@ _MODULE = textwrap.dedent(
         free, decides = _regimes(norm, peak)
         one, zero = xp.ones_like(norm), xp.zeros_like(norm)
         r = xp.where(norm > 0, norm, one) / xp.where(free, one, keep(w))
-        along = xp.where(free, INCLINE * one, _slope(xp, r, **PARAMETERS) + zero)
-        across = xp.where(decides, (PRICE - _excess(xp, r, **PARAMETERS)) / BOUND + zero, zero)
+        along = xp.where(free, FREE_SLOPE * one, _slope(xp, r, **PARAMETERS) + zero)
+        across = xp.where(decides, (PRICE - _legendre(xp, r, **PARAMETERS)) / BOUND + zero, zero)
         if BALL:
             along, across = along + across, zero
         scale = xp.where(norm > 0, norm, one) ** (ORDER - 1)
@@ -291,16 +299,16 @@ _PROX = textwrap.dedent(
             u = inner(y)
             r = xp.clip((u**2).sum(-1) ** 0.5, 0, BOUND) if BALL else (u**2).sum(-1) ** 0.5
             slope = _or(xp, _slope(xp, r, **PARAMETERS) + zero, SLOPE_LIMIT)
-            excess = _or(xp, _excess(xp, r, **PARAMETERS) + zero, EXCESS_LIMIT)
+            legendre = _or(xp, _legendre(xp, r, **PARAMETERS) + zero, LEGENDRE_LIMIT)
             if math.isinf(BOUND):
-                return PRICE - excess
+                return PRICE - legendre
             if BALL:
                 over = xp.where(r >= BOUND * (1 - 1e-12), length - y * r - step * slope, zero)
             else:
                 along = u * (slope / xp.where(r > 0, r, zero + 1))[:, None]
                 at_bound = (u >= BOUND) * xp.ones_like(u)
                 over = (at_bound * (size - y[:, None] * u - step * along)).sum(-1)
-            return PRICE - excess - BOUND * over / step
+            return PRICE - legendre - BOUND * over / step
 
         low = zero + xp.finfo(w.dtype).eps
         y = _halve(derivative, low, zero + 1)

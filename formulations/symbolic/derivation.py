@@ -4,7 +4,7 @@ For φ(w) = ψ(‖w‖_p) and the bound M the perspective reformulation, its ind
 
     h(w) = min { y·ψ(s/y) + c·y  :  m/M ≤ y ≤ 1 },     s = ‖w‖_p,  m = ‖w‖∞ or ‖w‖₂,
 
-whose free minimiser y = s/r* has r*·ψ'(r*) − ψ(r*) = c: r* does not depend on w (math: section 2;
+whose free minimiser y = s/r* has r*·ψ'(r*) − ψ(r*) = c: r* does not depend on w (docs/theory.md;
 Frangioni & Gentile 2006, Cacciola et al. 2022 for ψ = a·r²). Everything else follows from ψ and r*.
 :func:`derive` states it in sympy, generates array code from the same expressions, and hands out
 numeric :class:`formulations.terms.term.Term` objects for solvers and trainers.
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from formulations.terms.nested import NestedTerm
 
 # r*, and σ with σ + t·ψ'(σ) = s, in formulas where no symbolic root is known
-UNKNOWN, SHRUNK = sp.Symbol("r_*", positive=True), sp.Symbol("sigma", positive=True)
+UNKNOWN_RADIUS, UNKNOWN_PROX = sp.Symbol("r_*", positive=True), sp.Symbol("sigma", positive=True)
 
 # What a name means in an expression when nothing else is said.
 PARAMETERS = {"a": Parameter(1.0), "b": Parameter(0.5), "p": Parameter(3.0, above=1.0)}
@@ -213,7 +213,7 @@ class Derivation:
         return simplified(sp.diff(self.slope, r))
 
     @cached_property
-    def excess(self) -> sp.Expr:
+    def legendre(self) -> sp.Expr:
         """F(r) = r·ψ'(r) − ψ(r)."""
         return simplified(r * self.slope - self.psi)
 
@@ -228,9 +228,9 @@ class Derivation:
         return limit(self.slope, sp.oo, self.parameters)
 
     @cached_property
-    def excess_limit(self) -> sp.Expr:
+    def legendre_limit(self) -> sp.Expr:
         """F(∞): r* is finite if and only if c is below it."""
-        return limit(self.excess, sp.oo, self.parameters)
+        return limit(self.legendre, sp.oo, self.parameters)
 
     # ---- the projection -------------------------------------------------------------------------
 
@@ -242,26 +242,26 @@ class Derivation:
     @property
     def stationarity(self) -> sp.Eq:
         """F(r) = c, the equation of r*."""
-        return sp.Eq(self.excess, c)
+        return sp.Eq(self.legendre, c)
 
     @cached_property
     def radius(self) -> sp.Expr | None:
         """r*, or None where sympy finds no root that solves the equation."""
         if self.psi == 0:
             return None
-        return Equation(self.excess, r, c, self.excess_limit).root(self.parameters)
+        return Equation(self.legendre, r, c, self.legendre_limit).root(self.parameters)
 
     @property
     def root(self) -> sp.Expr:
         """r* for formulas: the expression, or a symbol of its own."""
-        return UNKNOWN if self.radius is None else self.radius
+        return UNKNOWN_RADIUS if self.radius is None else self.radius
 
     @cached_property
-    def incline(self) -> sp.Expr:
+    def free_slope(self) -> sp.Expr:
         """h/s in the free regime: ψ'(r*), or ψ'(∞) where r* is never finite."""
-        if self.excess_limit == 0:
+        if self.legendre_limit == 0:
             return self.slope_limit
-        return below(self.slope.subs(r, self.root), c, self.excess_limit)
+        return below(self.slope.subs(r, self.root), c, self.legendre_limit)
 
     @property
     def bounded(self) -> bool:
@@ -274,7 +274,7 @@ class Derivation:
         return sp.Min(1, self._uncapped(self.root))
 
     def _uncapped(self, root: sp.Expr) -> sp.Expr:
-        if self.excess_limit == 0:
+        if self.legendre_limit == 0:
             return m / M if self.bounded else sp.S.Zero
         return sp.Max(m / M, s / root) if self.bounded else s / root
 
@@ -286,19 +286,19 @@ class Derivation:
     @cached_property
     def recession(self) -> sp.Expr | None:
         """h(w) − δ‖w‖² where c ≥ F(∞), so that no r* is finite; None where that cannot be."""
-        if self.excess_limit == sp.oo:
+        if self.legendre_limit == sp.oo:
             return None
         h = self._bound_piece if self.bounded else self.slope_limit * s
         return simplified(h) - self.extract * s**2
 
     @cached_property
     def _pieces(self) -> list[tuple[sp.Expr, sp.Basic]]:
-        if self.excess_limit == 0:
+        if self.legendre_limit == 0:
             return [(self.recession, sp.true)]
         inside = s <= self.root
-        pieces = [(self.incline * s, inside), (self.psi.subs(r, s) + c, sp.true)]
+        pieces = [(self.free_slope * s, inside), (self.psi.subs(r, s) + c, sp.true)]
         if self.bounded:
-            pieces[0] = (self.incline * s, sp.And(m / M <= s / self.root, inside))
+            pieces[0] = (self.free_slope * s, sp.And(m / M <= s / self.root, inside))
             pieces.insert(1, (self._bound_piece, inside))
         return [(simplified(h) - self.extract * s**2, when) for h, when in pieces]
 
@@ -323,13 +323,16 @@ class Derivation:
         """
         if self.norm != 2 or self.bounded or self.extract != 0:
             return None
-        slack = s - t * self.incline
-        if self.excess_limit == 0:
-            return sp.Piecewise((0, s <= t * self.incline), (slack, True), evaluate=False)
-        beyond = self.shrunk
-        beyond = SHRUNK if beyond is None else beyond.subs(k, t)
+        slack = s - t * self.free_slope
+        if self.legendre_limit == 0:
+            return sp.Piecewise((0, s <= t * self.free_slope), (slack, True), evaluate=False)
+        beyond = self.shrinkage_prox
+        beyond = UNKNOWN_PROX if beyond is None else beyond.subs(k, t)
         return sp.Piecewise(
-            (0, s <= t * self.incline), (slack, slack <= self.root), (beyond, True), evaluate=False
+            (0, s <= t * self.free_slope),
+            (slack, slack <= self.root),
+            (beyond, True),
+            evaluate=False,
         )
 
     @cached_property
@@ -357,7 +360,7 @@ class Derivation:
 
         None where indicators are not nested or F is no power.
         """
-        monomial = power(self.excess, r)
+        monomial = power(self.legendre, r)
         if self.block_price is None or monomial is None:
             return None
         factor, exponent = monomial
@@ -365,14 +368,14 @@ class Derivation:
         return sp.Min(1, (factor * total / (c * count + C)) ** (1 / exponent))
 
     @cached_property
-    def shrunk_equation(self) -> Equation:
+    def shrinkage_prox_equation(self) -> Equation:
         """σ + k·ψ'(σ) = s, in σ = r: the norm of a proximal step of k·ψ."""
         return Equation(r + k * self.slope, r, s, least=k * self.slope_start, also=(k,))
 
     @cached_property
-    def shrunk(self) -> sp.Expr | None:
+    def shrinkage_prox(self) -> sp.Expr | None:
         """Its root, or None where sympy finds none."""
-        return s if self.psi == 0 else self.shrunk_equation.root(self.parameters)
+        return s if self.psi == 0 else self.shrinkage_prox_equation.root(self.parameters)
 
     @cached_property
     def inverse_slope(self) -> sp.Expr | None:

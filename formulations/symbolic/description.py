@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import sympy as sp
 
-from formulations.symbolic.derivation import SHRUNK, UNKNOWN, Derivation
+from formulations.symbolic.derivation import UNKNOWN_PROX, UNKNOWN_RADIUS, Derivation
 from formulations.symbolic.equations import s
 
 # letters of the remarks that LaTeX writes as mathematics
@@ -64,23 +64,23 @@ class Statement:
 def statements(derivation: Derivation) -> list[Statement]:
     """All that a derivation says, in the order in which it follows."""
     d = derivation
-    finite = "" if d.excess_limit in (0, sp.oo) else f"where c < {d.excess_limit}"
+    finite = "" if d.legendre_limit in (0, sp.oo) else f"where c < {d.legendre_limit}"
     found = [
         Statement("ψ(r)", r"\psi(r)", d.phi, f"shrinkage φ(w) = ψ(r), r = {_norm(d)}"),
         Statement("y·φ(w/y) + c·y", r"y\,\varphi(w/y) + c\,y", d.perspective, "perspective"),
     ]
-    if d.psi == 0 or d.excess_limit == 0:
+    if d.psi == 0 or d.legendre_limit == 0:
         found.append(Statement("r*", "r^*", sp.oo, "no norm is ever paid for"))
     else:
         found.append(Statement("", "", d.stationarity, "r* is the root of"))
         if d.radius is None:
-            found.append(Statement("r*", "r^*", UNKNOWN, "found by Newton's method"))
+            found.append(Statement("r*", "r^*", UNKNOWN_RADIUS, "found by Newton's method"))
         else:
             found.append(Statement("r*", "r^*", d.radius, finite))
     found.append(Statement("y*(w)", "y^*(w)", d.keep_score, _joined("keep-score", finite)))
     found.append(Statement("h(w)", "h(w)", d.regimes, _joined("regularizer", finite)))
-    if d.recession is not None and d.excess_limit != 0:
-        otherwise = f"where c ≥ {d.excess_limit}: the recession form"
+    if d.recession is not None and d.legendre_limit != 0:
+        otherwise = f"where c ≥ {d.legendre_limit}: the recession form"
         found.append(Statement("h(w)", "h(w)", d.recession, otherwise))
     along, across = d.gradient
     found.append(
@@ -90,7 +90,7 @@ def statements(derivation: Derivation) -> list[Statement]:
         found.append(Statement("∂h/∂m", r"\partial h/\partial m", across))
     if d.prox is not None:
         remark = "proximal step of length t, along w"
-        if d.prox.has(SHRUNK):
+        if d.prox.has(UNKNOWN_PROX):
             remark += "; σ by Newton's method from σ + t·ψ'(σ) = s"
         found.append(Statement("‖prox(w)‖", r"\|\mathrm{prox}(w)\|", d.prox, remark))
     if d.conjugate is not None:

@@ -1,4 +1,4 @@
-"""Nested indicators: a group lives only if its block lives (math: section 2).
+"""Nested indicators: a group lives only if its block lives.
 
 With groups j in blocks and the price C of a block, y_j ≤ z,
 
@@ -18,7 +18,7 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from formulations.errors import InputError
-from formulations.numerics.roots import bracketed
+from formulations.numerics.roots import chandrupatla
 from formulations.terms.term import Array, Partition, Term
 
 
@@ -71,9 +71,9 @@ class NestedTerm(Term):
         xp = array_namespace(norm)
 
         def derivative(z):
-            wide = self._spread(z)
-            excess = self.excess(norm / wide)
-            paid = xp.where(norm > self.radius * wide, self.price - excess, 0 * norm)
+            wide = self._expand(z)
+            legendre = self.legendre(norm / wide)
+            paid = xp.where(norm > self.radius * wide, self.price - legendre, 0 * norm)
             return self.block_price + self.membership @ paid
 
         zero = self.membership @ (0 * norm)
@@ -86,21 +86,21 @@ class NestedTerm(Term):
         alive = high > 0
         high = xp.where(alive, high, zero + 1)
         least = high * xp.finfo(norm.dtype).eps
-        z = bracketed(derivative, least, high)
+        z = chandrupatla(derivative, least, high)
         return xp.where(alive & (z > least), z, zero)
 
-    def _spread(self, z: Array) -> Array:
+    def _expand(self, z: Array) -> Array:
         return z @ self.membership
 
     def uncapped_indicator(self, norm: Array, peak: Array) -> Array:
         """min(z, s/r*), z not cut at 1: ranks the kept groups too."""
         xp = array_namespace(norm)
-        return xp.minimum(self._spread(self.block_indicator(norm)), norm / self.radius)
+        return xp.minimum(self._expand(self.block_indicator(norm)), norm / self.radius)
 
     def indicator(self, norm: Array, peak: Array) -> Array:
         """y*, in [0, 1]."""
         xp = array_namespace(norm)
-        return xp.minimum(self._spread(self.block_indicator(norm, 1.0)), norm / self.radius)
+        return xp.minimum(self._expand(self.block_indicator(norm, 1.0)), norm / self.radius)
 
     def regimes(self, norm: Array, peak: Array) -> tuple[Array, Array, Array]:
         """Masks (free, bound, kept): on the group's own minimum, held below it by z, y = 1."""
@@ -113,11 +113,11 @@ class NestedTerm(Term):
         """Shares of h that add up to it: the groups' own, and C·z in equal parts."""
         xp = array_namespace(norm)
         z = self.block_indicator(norm, 1.0)
-        y = xp.minimum(self._spread(z), norm / self.radius)
+        y = xp.minimum(self._expand(z), norm / self.radius)
         own = self.perspective_of(norm, y) + self.price * y
-        return own + self._spread(self.block_price * z / self.membership.sum(1))
+        return own + self._expand(self.block_price * z / self.membership.sum(1))
 
-    def slopes(self, norm: Array, peak: Array) -> tuple[Array, Array]:
+    def gradient_factors(self, norm: Array, peak: Array) -> tuple[Array, Array]:
         """(radial, 0) as in :class:`Term`: ψ'(s/y*)/s; at w = 0 both are 0."""
         xp = array_namespace(norm)
         kind = xp.finfo(norm.dtype)
@@ -129,30 +129,30 @@ class NestedTerm(Term):
         radial = xp.where(positive, along / xp.where(positive, norm, one), 0 * norm)
         return radial, 0 * norm
 
-    def shrinking(self, norm: Array, peak: Array, step: float) -> Array:
+    def prox_factor(self, norm: Array, peak: Array, step: float) -> Array:
         """Factor of a group's weights in the proximal step: z of its block by one search."""
         xp = array_namespace(norm)
 
         def shrunk(z):
-            wide = self._spread(z)
+            wide = self._expand(z)
             least = self.radius * wide
-            slack = xp.maximum(norm - step * self.incline, 0 * norm)
+            slack = xp.maximum(norm - step * self.free_slope, 0 * norm)
             # σ + t·ψ'(σ/z) = s, in the unit z
-            beyond = wide * self.profile.shrink(
+            beyond = wide * self.profile.find_prox(
                 norm / wide, step * self.weight / wide, self.radius + 0 * norm, self.parameters
             )
             return xp.where(slack > least, xp.maximum(beyond, least), slack), least
 
         def derivative(z):
             new, least = shrunk(z)
-            paid = self.price - self.excess(new / self._spread(z))
+            paid = self.price - self.legendre(new / self._expand(z))
             return self.block_price + self.membership @ xp.where(new > least, paid, 0 * norm)
 
         zero = self.membership @ (0 * norm)
         least = zero + xp.finfo(norm.dtype).eps
-        z = bracketed(derivative, least, zero + 1)
+        z = chandrupatla(derivative, least, zero + 1)
         new, _ = shrunk(z)
-        dead = self._spread(xp.where(z > least, zero, zero + 1)) > 0
+        dead = self._expand(xp.where(z > least, zero, zero + 1)) > 0
         limit = self.weight * self.profile.slope_limit(xp, **self.parameters) + 0 * norm
         finite = limit < float("inf")
         recession = xp.maximum(norm - step * xp.where(finite, limit, 0 * norm), 0 * norm)
@@ -169,4 +169,4 @@ class NestedTerm(Term):
         """h* in equal parts a group: a block's is max(0, Σ_j max(0, ψ*(v_j) − c) − C)."""
         own = super().conjugate(v, groups)
         block = np.maximum(0.0, self.membership @ own - self.block_price)
-        return self._spread(block / self.membership.sum(axis=1))
+        return self._expand(block / self.membership.sum(axis=1))

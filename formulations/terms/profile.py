@@ -29,19 +29,19 @@ class Profile:
 
     Parameters
     ----------
-    order : float
+    norm_order : float
         p of the norm ‖·‖_p that r stands for, at least 1.
     ball : bool
         Whether the bound is ‖w‖₂ ≤ M; else it is ‖w‖∞ ≤ M.
-    value, slope, curvature, excess : formulas of r
+    value, slope, curvature, legendre : formulas of r
         ψ, ψ', ψ'' and F(r) = r·ψ'(r) − ψ(r), which does not decrease.
-    slope_start, slope_limit, excess_limit : formulas of nothing
+    slope_start, slope_limit, legendre_limit : formulas of nothing
         ψ'(0+), and the limits of ψ' and of F as r → ∞.
     extract : formula of nothing
         δ.
     radius : formula of c, or None
-        r* with F(r*) = c, right where c is below ``excess_limit``.
-    shrunk : formula of (s, k), or None
+        r* with F(r*) = c, right where c is below ``legendre_limit``.
+    prox : formula of (s, k), or None
         σ with σ + k·ψ'(σ) = s.
     inverse_slope : formula of v, or None
         ρ with ψ'(ρ) = v, right for ``slope_start`` < v < ``slope_limit``.
@@ -54,18 +54,18 @@ class Profile:
         The generated code of the formulas.
     """
 
-    order: float
+    norm_order: float
     ball: bool
     value: Formula
     slope: Formula
     curvature: Formula
-    excess: Formula
+    legendre: Formula
     slope_start: Formula
     slope_limit: Formula
-    excess_limit: Formula
+    legendre_limit: Formula
     extract: Formula
     radius: Formula | None
-    shrunk: Formula | None
+    prox: Formula | None
     inverse_slope: Formula | None
     ridge: Formula | None
     definition: Mapping[str, Any]
@@ -100,13 +100,13 @@ class Profile:
             value=plus(self.value, lambda q, r: q * r * r),
             slope=plus(self.slope, lambda q, r: 2 * q * r),
             curvature=plus(self.curvature, lambda q, r: 2 * q + 0 * r),
-            excess=plus(self.excess, lambda q, r: q * r * r),
+            legendre=plus(self.legendre, lambda q, r: q * r * r),
             slope_start=without(self.slope_start),
             slope_limit=unlimited(self.slope_limit),
-            excess_limit=unlimited(self.excess_limit),
+            legendre_limit=unlimited(self.legendre_limit),
             extract=without(self.extract),
             radius=None,
-            shrunk=None,
+            prox=None,
             inverse_slope=None,
             ridge=None,
         )
@@ -119,14 +119,14 @@ class Profile:
         shape = np.broadcast_shapes(np.shape(price), *(np.shape(v) for v in parameters.values()))
         price = np.broadcast_to(np.asarray(price, np.float64), shape)
         with np.errstate(all="ignore"):
-            finite = price < np.broadcast_to(self.excess_limit(np, **parameters), shape)
+            finite = price < np.broadcast_to(self.legendre_limit(np, **parameters), shape)
             if self.radius is not None:
                 return np.where(finite, self.radius(np, price, **parameters), np.inf)
 
             def scaled(log_r):
                 r = np.exp(log_r)
                 return (
-                    self.excess(np, r, **parameters) - price,
+                    self.legendre(np, r, **parameters) - price,
                     r * r * self.curvature(np, r, **parameters),
                 )
 
@@ -146,11 +146,11 @@ class Profile:
             root = np.exp(newton(scaled, low, high))
         return np.where(finite & (high < np.log(_FAR)), root, np.inf)
 
-    def shrink(self, s: Array, k: Array, low: Array, parameters: Mapping[str, Array]) -> Array:
+    def find_prox(self, s: Array, k: Array, low: Array, parameters: Mapping[str, Array]) -> Array:
         """σ with σ + k·ψ'(σ) = s, known to be at least ``low``; 0 where there is none."""
         xp = array_namespace(s)
-        if self.shrunk is not None:
-            return xp.maximum(self.shrunk(xp, s, k, **parameters), 0 * s)
+        if self.prox is not None:
+            return xp.maximum(self.prox(xp, s, k, **parameters), 0 * s)
 
         def residual(x):
             slope = self.slope(xp, x, **parameters)

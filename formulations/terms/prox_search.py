@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from array_api_compat import array_namespace
 
-from formulations.numerics.roots import bracketed, newton
+from formulations.numerics.roots import chandrupatla, newton
 
 if TYPE_CHECKING:
     from formulations.terms.term import Term
@@ -29,13 +29,13 @@ class Layout:
     ----------
     sum, max : callables
         (D,) entries to (G,) sums and maxima.
-    spread : callable
+    expand : callable
         (G,) numbers to the (D,) entries of the groups.
     """
 
     sum: Callable[[Array], Array]
     max: Callable[[Array], Array]
-    spread: Callable[[Array], Array]
+    expand: Callable[[Array], Array]
 
     def norm(self, size: Array, order: float) -> Array:
         """‖·‖_p of every group, (G,), from its weights' magnitudes (D,)."""
@@ -48,7 +48,7 @@ class Layout:
         # a high power of a small number underflows
         peak = self.max(size)
         scale = peak + (peak == 0)
-        return peak * self.sum((size / self.spread(scale)) ** order) ** (1 / order)
+        return peak * self.sum((size / self.expand(scale)) ** order) ** (1 / order)
 
 
 def prox(term: Term, size: Array, step: Array, layout: Layout) -> Array:
@@ -72,13 +72,13 @@ def prox(term: Term, size: Array, step: Array, layout: Layout) -> Array:
     profile, zero = term.profile, layout.sum(0 * size)
     # below, x is lost in the rounding of v − x; a smaller indicator counts as 0
     least = zero + xp.finfo(size.dtype).eps ** 0.5
-    if profile.order == 2:
+    if profile.norm_order == 2:
         return _prox_in_box(term, size, step, layout)
 
-    bound, order = term.bound + zero, profile.order
+    bound, order = term.bound + zero, profile.norm_order
 
     def inner(y):
-        return shrunk(term, size, step, y, layout.spread(bound * y), layout)
+        return shrinkage_prox(term, size, step, y, layout.expand(bound * y), layout)
 
     def derivative(y):
         # φ_B* at its maximiser x/y is F there and what the box's multipliers add; as a difference
@@ -87,18 +87,18 @@ def prox(term: Term, size: Array, step: Array, layout: Layout) -> Array:
         alive = norm > 0
         r = xp.where(alive, norm, zero + 1) / y
         slope = step * term.slope(r) / (r * y) ** (order - 1)
-        over = size - x - layout.spread(slope) * x ** (order - 1)
-        at_bound = (x >= layout.spread(bound * y)) & (over > 0)
+        over = size - x - layout.expand(slope) * x ** (order - 1)
+        at_bound = (x >= layout.expand(bound * y)) & (over > 0)
         multipliers = layout.sum(xp.where(at_bound, over, 0 * over))
         limited = bound < float("inf")
         paid = xp.where(limited, bound, zero) * multipliers / step
-        return xp.where(alive, term.price - term.excess(r) - paid, term.price + zero)
+        return xp.where(alive, term.price - term.legendre(r) - paid, term.price + zero)
 
-    y = bracketed(derivative, least, zero + 1)
+    y = chandrupatla(derivative, least, zero + 1)
     # at y = 0 only the recession function, without a bound, leaves anything
     recedes = xp.isinf(bound) & xp.isinf(term.radius + zero)
     x, _ = inner(xp.where(recedes, least**4, y))
-    return xp.where(layout.spread((y > least) | recedes), x, 0 * x)
+    return xp.where(layout.expand((y > least) | recedes), x, 0 * x)
 
 
 def _prox_in_box(term: Term, size: Array, step: Array, layout: Layout) -> Array:
@@ -109,22 +109,22 @@ def _prox_in_box(term: Term, size: Array, step: Array, layout: Layout) -> Array:
     xp = array_namespace(size)
     zero = layout.sum(0 * size)
     bound = term.bound + zero
-    wide = layout.spread(bound)
+    wide = layout.expand(bound)
     high = layout.max(size) / bound  # the box is slack beyond
 
     def ratio(z):
-        return xp.minimum(size / layout.spread(z), wide)
+        return xp.minimum(size / layout.expand(z), wide)
 
     def derivative(z):
-        spread = layout.spread(z)
-        over = size - wide * spread
+        height = layout.expand(z)
+        over = size - wide * height
         free = over <= 0
-        share = xp.where(free, size / spread, 0 * size)
+        share = xp.where(free, size / height, 0 * size)
         inner = layout.sum(share * share)
         count = layout.sum(xp.where(free, 0 * size, 0 * size + 1))
         rho = (inner + count * bound * bound) ** 0.5
         surplus = layout.sum(xp.where(free, 0 * size, over))
-        value = term.price - term.excess(rho) - bound * surplus / step
+        value = term.price - term.legendre(rho) - bound * surplus / step
         return value, term.curvature(rho) * inner / z + count * bound * bound / step
 
     # the largest weight alone makes the derivative negative further below
@@ -134,14 +134,14 @@ def _prox_in_box(term: Term, size: Array, step: Array, layout: Layout) -> Array:
     y = z - step * term.slope(rho) / rho
     whole = (y >= 1) | (derivative(high)[0] < 0)
     y = xp.clip(y, 0, 1)
-    x = layout.spread(y) * ratio(z)
+    x = layout.expand(y) * ratio(z)
     if bool(xp.any(whole)):
-        kept, _ = shrunk(term, size, step, zero + 1, wide, layout)
-        x = xp.where(layout.spread(whole), kept, x)
+        kept, _ = shrinkage_prox(term, size, step, zero + 1, wide, layout)
+        x = xp.where(layout.expand(whole), kept, x)
     return x
 
 
-def shrunk(
+def shrinkage_prox(
     term: Term, size: Array, step: Array, y: Array, limit: Array, layout: Layout
 ) -> tuple[Array, Array]:
     """(x, ‖x‖) of the proximal step of t·y·φ(·/y) within magnitudes ``limit`` (D,).
@@ -149,22 +149,22 @@ def shrunk(
     By a search for n = ‖x‖: with u = x/n, u + (t·φ'(n/y)/n)·u^(p−1) = v/n, cut at the limit.
     """
     xp = array_namespace(size)
-    order = term.profile.order
+    order = term.profile.norm_order
 
     def at(n):
-        level, unit = step * term.slope(n / y) / n, layout.spread(n)
-        return xp.minimum(unit * resolvent(size / unit, layout.spread(level), order), limit)
+        level, unit = step * term.slope(n / y) / n, layout.expand(n)
+        return xp.minimum(unit * resolvent(size / unit, layout.expand(level), order), limit)
 
     high = layout.norm(xp.minimum(size, limit), order)
     safe = xp.where(high > 0, high, xp.ones_like(high))
     least = y * safe * xp.finfo(size.dtype).eps  # x is of the order of y
-    n = bracketed(lambda n: n - layout.norm(at(n), order), least, safe)
+    n = chandrupatla(lambda n: n - layout.norm(at(n), order), least, safe)
     alive = (high > 0) & (n > least)
-    x = xp.where(layout.spread(alive), at(n), 0 * size)
+    x = xp.where(layout.expand(alive), at(n), 0 * size)
     return x, layout.norm(x, order)
 
 
-def maximiser(
+def conjugate_in_box(
     term: Term, size: np.ndarray, limit: np.ndarray, layout: Layout
 ) -> tuple[np.ndarray, np.ndarray]:
     """Sup { ⟨v, w⟩ − φ(w) : |w| ≤ limit } of every group, and the multipliers of the limits.
@@ -182,7 +182,7 @@ def maximiser(
     ((G,) array, (D,) array)
         The suprema, and their derivatives by the limits.
     """
-    order = term.profile.order
+    order = term.profile.norm_order
     eps = np.finfo(float).eps
     high = layout.norm(limit, order)
     high = np.where(high > 0, high, 1.0)
@@ -190,20 +190,20 @@ def maximiser(
         # all weights with |v| above φ'(n) are at their limit, and n is the sum of all
 
         def surplus(n):
-            return n - layout.sum(limit * (size > layout.spread(term.slope(n) + 0 * n)))
+            return n - layout.sum(limit * (size > layout.expand(term.slope(n) + 0 * n)))
 
-        n = bracketed(surplus, eps * high, high)
+        n = chandrupatla(surplus, eps * high, high)
         level = term.slope(n) + 0 * n
-        multiplier = np.maximum(size - layout.spread(level), 0)
+        multiplier = np.maximum(size - layout.expand(level), 0)
         return layout.sum(limit * multiplier) + level * n - term.phi(n), multiplier
 
     def point(n):
-        level = layout.spread(term.slope(n) / n ** (order - 1))
+        level = layout.expand(term.slope(n) / n ** (order - 1))
         with np.errstate(all="ignore"):
             free = np.where(size > 0, (size / level) ** (1 / (order - 1)), 0.0)
         return np.minimum(free, limit), level
 
-    n = bracketed(lambda n: n - layout.norm(point(n)[0], order), eps * high, high)
+    n = chandrupatla(lambda n: n - layout.norm(point(n)[0], order), eps * high, high)
     x, level = point(n)
     value = layout.sum(size * x) - term.phi(layout.norm(x, order))
     return value, np.maximum(size - level * limit ** (order - 1), 0)

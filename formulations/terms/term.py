@@ -34,7 +34,7 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from formulations.errors import InputError
-from formulations.terms import prox_search as search
+from formulations.terms import prox_search
 from formulations.terms.profile import Profile
 from formulations.terms.prox_search import Layout
 
@@ -60,7 +60,7 @@ class Partition:
         if self.sizes.ndim != 1 or self.sizes.size == 0 or self.sizes.min() < 1:
             raise InputError("a partition needs at least one group, and no group may be empty")
         self.starts = np.concatenate([[0], np.cumsum(self.sizes)[:-1]])
-        self.layout = Layout(self.sum, self.max, self.spread)
+        self.layout = Layout(self.sum, self.max, self.expand)
 
     def sum(self, x: np.ndarray) -> np.ndarray:
         """(D,) entries to (G,) sums."""
@@ -70,7 +70,7 @@ class Partition:
         """(D,) entries to (G,) maxima."""
         return np.maximum.reduceat(x, self.starts)
 
-    def spread(self, x: np.ndarray) -> np.ndarray:
+    def expand(self, x: np.ndarray) -> np.ndarray:
         """(G,) numbers, or one, to the (D,) entries of the groups."""
         return np.repeat(np.broadcast_to(x, self.sizes.shape), self.sizes)
 
@@ -98,7 +98,7 @@ class Term:
     ----------
     radius : (G,) or () array
         r*: the norm at which a group is fully paid for; infinite where no norm is.
-    incline : (G,) or () array
+    free_slope : (G,) or () array
         h/s where neither the bound nor y = 1 holds: (ψ(r*) + c)/r*, or ψ'(∞).
     largest_extract : float
         Of all groups, at least: a plain number, as a GPU would have to be waited for.
@@ -122,14 +122,14 @@ class Term:
     extract: Array = 0.0
     parameters: Mapping[str, Array] = field(default_factory=dict)
     radius: Array = field(init=False)
-    incline: Array = field(init=False)
+    free_slope: Array = field(init=False)
     largest_extract: float = field(init=False)
 
     blocks: ClassVar = None  # of the groups, where indicators are nested
 
     # all numbers of a group, and those that double when the objective does
-    _NUMBERS: ClassVar = ("price", "bound", "weight", "extract", "radius", "incline")
-    _EXTENSIVE: ClassVar = ("price", "weight", "extract", "incline", "largest_extract")
+    _NUMBERS: ClassVar = ("price", "bound", "weight", "extract", "radius", "free_slope")
+    _EXTENSIVE: ClassVar = ("price", "weight", "extract", "free_slope", "largest_extract")
 
     def __post_init__(self):
         for name in ("price", "bound", "weight", "extract"):
@@ -141,7 +141,7 @@ class Term:
             if wrong.any():
                 least = "must not be negative" if name == "extract" else "must be positive"
                 raise InputError(f"{name} {least}: it is {value[wrong][0]:g}")
-        if self.extract.any() and self.profile.order != 2:
+        if self.extract.any() and self.profile.norm_order != 2:
             raise InputError("extraction subtracts δ‖w‖₂²: it goes with the norm ‖·‖₂ alone")
         parameters = {k: np.asarray(v, np.float64) for k, v in self.parameters.items()}
         shapes = {"price": self.price.shape, "bound": self.bound.shape}
@@ -157,9 +157,9 @@ class Term:
         paid = (self.phi(safe) + self.price) / safe
         limit = self.weight * self.profile.slope_limit(np, **parameters)
         object.__setattr__(self, "radius", radius)
-        object.__setattr__(self, "incline", np.where(finite, paid, limit))
+        object.__setattr__(self, "free_slope", np.where(finite, paid, limit))
         object.__setattr__(self, "largest_extract", float(self.extract.max(initial=0.0)))
-        vanishing = np.isinf(self.bound) & (self.incline == 0)
+        vanishing = np.isinf(self.bound) & (self.free_slope == 0)
         if vanishing.any():
             raise InputError("φ = 0 needs a bound M: without one the penalty vanishes")
 
@@ -232,9 +232,9 @@ class Term:
         """φ' along the norm."""
         return self.weight * self.profile.slope(array_namespace(r), r, **self.parameters)
 
-    def excess(self, r: Array) -> Array:
+    def legendre(self, r: Array) -> Array:
         """F(r) = r·φ'(r) − φ(r), which is c at r*."""
-        return self.weight * self.profile.excess(array_namespace(r), r, **self.parameters)
+        return self.weight * self.profile.legendre(array_namespace(r), r, **self.parameters)
 
     def curvature(self, r: Array) -> Array:
         """φ'' along the norm."""
@@ -266,7 +266,10 @@ class Term:
         return xp.clip(self.uncapped_indicator(norm, peak), 0, 1)
 
     def regimes(self, norm: Array, peak: Array) -> tuple[Array, Array, Array]:
-        """Boolean masks (free, bound, kept): which piece of h a group is on (math: section 2)."""
+        """Boolean masks (free, bound, kept): which piece of h a group is on.
+
+        Free where peak/M ≤ s/r* ≤ 1, bound where s/r* < peak/M ≤ 1, kept where s/r* > 1.
+        """
         share, ratio = peak / self.bound, norm / self.radius
         kept = ratio > 1
         decides = ~kept & (share > ratio)
@@ -279,7 +282,7 @@ class Term:
         y = self.indicator(norm, peak)
         safe = xp.where(free, xp.ones_like(y), y)
         paid = safe * self.phi(norm / safe) + self.price * safe
-        h = xp.where(free, self.incline * norm, paid) - self.extract * norm**2
+        h = xp.where(free, self.free_slope * norm, paid) - self.extract * norm**2
         return xp.where(self.outside(peak), xp.full_like(h, float("inf")), h)
 
     def perspective_of(self, norm: Array, y: Array) -> Array:
@@ -296,7 +299,7 @@ class Term:
         xp = array_namespace(peak)
         return peak > self.bound * (1 + 4 * xp.finfo(peak.dtype).eps)
 
-    def slopes(self, norm: Array, peak: Array) -> tuple[Array, Array]:
+    def gradient_factors(self, norm: Array, peak: Array) -> tuple[Array, Array]:
         """(radial, axial) of the gradient radial·sign(w)|w|^(p−1) + axial·sign(w_k)·e_k.
 
         k is the argmax. By the envelope theorem the derivative by the norm is ψ'(s/y*), and that by
@@ -311,15 +314,15 @@ class Term:
         one, zero = xp.ones_like(norm), xp.zeros_like(norm)
         y = xp.where(free | ~positive, one, self.indicator(norm, peak))
         r = xp.where(positive, norm, one) / y
-        along = xp.where(free, self.incline + zero, self.slope(r))
+        along = xp.where(free, self.free_slope + zero, self.slope(r))
         decides = decides & positive
-        axial = xp.where(decides, (self.price - self.excess(r)) / self.bound, zero)
+        axial = xp.where(decides, (self.price - self.legendre(r)) / self.bound, zero)
         if self.profile.ball:
             along, axial = along + axial, zero
-        scale = xp.where(positive, norm, one) ** (self.profile.order - 1)
+        scale = xp.where(positive, norm, one) ** (self.profile.norm_order - 1)
         return xp.where(positive, along / scale - 2 * self.extract, zero), axial
 
-    def shrinking(self, norm: Array, peak: Array, step: float) -> Array:
+    def prox_factor(self, norm: Array, peak: Array, step: float) -> Array:
         """Factor of a group's weights in the proximal step of length t, (G,).
 
         For the norm ‖·‖₂ it follows from norm and peak. With k = t·h/s of the free regime the new
@@ -329,21 +332,21 @@ class Term:
         """
         xp = array_namespace(norm)
         nan = xp.full_like(norm, float("nan"))
-        if self.profile.order != 2:
+        if self.profile.norm_order != 2:
             return nan
         convex = self._convexify(step)
         norm, peak, step = norm * convex, peak * convex, step * convex
         zero = xp.zeros_like(norm)
-        radius, incline = self.radius + zero, self.incline + zero
+        radius, free_slope = self.radius + zero, self.free_slope + zero
         if self.profile.ball:  # y ≥ s/M: the free regime ends at M
             nearer = self.bound < radius
             edge = xp.where(nearer, self.bound + zero, zero + 1)
-            incline = xp.where(nearer, (self.phi(edge) + self.price) / edge, incline)
+            free_slope = xp.where(nearer, (self.phi(edge) + self.price) / edge, free_slope)
             radius = xp.where(nearer, edge, radius)
-        new = xp.maximum(norm - step * incline, zero)
+        new = xp.maximum(norm - step * free_slope, zero)
         kept = new > radius
         least = xp.where(kept, radius, zero)
-        beyond = self.profile.shrink(
+        beyond = self.profile.find_prox(
             xp.where(kept, norm, zero), step * self.weight + zero, least, self.parameters
         )
         new = xp.where(kept, xp.maximum(beyond, least), new)
@@ -359,7 +362,7 @@ class Term:
         return factor * convex
 
     def prox_by_search(self, size: Array, step: float, layout: Layout) -> Array:
-        """The proximal step where :meth:`shrinking` has no answer: magnitudes, (D,).
+        """The proximal step where :meth:`prox_factor` has no answer: magnitudes, (D,).
 
         Parameters
         ----------
@@ -370,7 +373,7 @@ class Term:
         layout : Layout
         """
         convex = self._convexify(step) + layout.sum(0 * size)
-        return search.prox(self, size * layout.spread(convex), step * convex, layout)
+        return prox_search.prox(self, size * layout.expand(convex), step * convex, layout)
 
     def _convexify(self, step: float) -> Array:
         """1/(1 − 2tδ): prox of h − δ‖w‖² with step t is prox of h with t and v times this."""
@@ -388,7 +391,9 @@ class Term:
         flat, groups = _flatten(w, groups)
         size = np.abs(flat)
         layout = groups.layout
-        return layout.norm(size, self.profile.order), layout.norm(size, self.profile.peak_order)
+        return layout.norm(size, self.profile.norm_order), layout.norm(
+            size, self.profile.peak_order
+        )
 
     def value(self, w: np.ndarray, groups: Partition | None = None) -> np.ndarray:
         """H − δ‖w‖² of every group, (G,). Infinite for a group beyond its bound."""
@@ -416,11 +421,11 @@ class Term:
         """
         flat, groups = _flatten(w, groups)
         norm, peak = self.measure(flat, groups)
-        radial, axial = self.slopes(norm, peak)
-        along = np.sign(flat) * np.abs(flat) ** (self.profile.order - 1)
-        at_peak = np.abs(flat) == groups.spread(peak)
+        radial, axial = self.gradient_factors(norm, peak)
+        along = np.sign(flat) * np.abs(flat) ** (self.profile.norm_order - 1)
+        at_peak = np.abs(flat) == groups.expand(peak)
         axial = axial / np.maximum(groups.sum(at_peak.astype(np.float64)), 1)
-        result = groups.spread(radial) * along + groups.spread(axial) * at_peak * np.sign(flat)
+        result = groups.expand(radial) * along + groups.expand(axial) * at_peak * np.sign(flat)
         return result.reshape(np.shape(w))
 
     def prox(self, w: np.ndarray, step: float, groups: Partition | None = None) -> np.ndarray:
@@ -440,15 +445,15 @@ class Term:
         if not step > 0:
             raise InputError(f"the proximal step must be positive: it is {step:g}")
         flat, groups = _flatten(w, groups)
-        factor = self.shrinking(*self.measure(flat, groups), step)
+        factor = self.prox_factor(*self.measure(flat, groups), step)
         searched = np.isnan(factor)
-        result = flat * groups.spread(factor)
+        result = flat * groups.expand(factor)
         if searched.any():
-            inside, chosen = Partition(groups.sizes[searched]), groups.spread(searched)
+            inside, chosen = Partition(groups.sizes[searched]), groups.expand(searched)
             size = self.take(searched).prox_by_search(np.abs(flat[chosen]), step, inside.layout)
             result[chosen] = np.sign(flat[chosen]) * size
         if not self.profile.ball:  # rounding
-            bound = groups.spread(self.bound)
+            bound = groups.expand(self.bound)
             result = np.clip(result, -bound, bound)
         return result.reshape(np.shape(w))
 
@@ -473,22 +478,22 @@ class Term:
             if term.profile.ball:
                 limit = np.full(size.shape, np.inf)
             else:
-                limit = groups.spread(term.bound * y)
+                limit = groups.expand(term.bound * y)
         limit = np.reshape(limit, -1)
-        if term.profile.order == 2:
+        if term.profile.norm_order == 2:
             norm = layout.norm(size, 2)
-            new = y * term.profile.shrink(
+            new = y * term.profile.find_prox(
                 norm / y, step * term.weight / y, np.zeros(shape), term.parameters
             )
             if term.profile.ball:
                 new = np.minimum(new, term.bound * y)
-            result = size * groups.spread(new / np.where(norm > 0, norm, 1.0))
+            result = size * groups.expand(new / np.where(norm > 0, norm, 1.0))
             searched = layout.max((result > limit).astype(float)) > 0
         else:
             result, searched = np.zeros_like(size), np.ones(shape, bool)
         if searched.any():
-            inside, chosen = Partition(groups.sizes[searched]), groups.spread(searched)
-            result[chosen], _ = search.shrunk(
+            inside, chosen = Partition(groups.sizes[searched]), groups.expand(searched)
+            result[chosen], _ = prox_search.shrinkage_prox(
                 *(term.take(searched), size[chosen], step[searched], y[searched]),
                 *(limit[chosen], inside.layout),
             )
@@ -497,7 +502,7 @@ class Term:
     def shrinkage_conjugate(self, v: np.ndarray, groups: Partition | None = None) -> np.ndarray:
         """φ_B*(v) = sup { ⟨v, w⟩ − φ(w) : w within the bound } of every group, (G,)."""
         flat, groups = _flatten(v, groups)
-        size, layout, order = np.abs(flat), groups.layout, self.profile.order
+        size, layout, order = np.abs(flat), groups.layout, self.profile.norm_order
         dual = layout.norm(size, order / (order - 1) if order > 1 else np.inf)
         term = self.take(np.ones(dual.shape, bool))
         # without a bound the maximiser has the norm ρ with ψ'(ρ) = ‖v‖_q
@@ -511,16 +516,16 @@ class Term:
             return result
         reach = rho  # its largest magnitude, or more
         if order > 1:
-            share = size / groups.spread(np.where(dual > 0, dual, 1.0))
+            share = size / groups.expand(np.where(dual > 0, dual, 1.0))
             peak = layout.max(share) ** (1 / (order - 1))
             reach = np.where(peak > 0, rho, 0.0) * peak
         beyond = np.isfinite(term.bound) & ~(reach <= term.bound)
         if beyond.any():
             inside = Partition(groups.sizes[beyond])
-            result[beyond], _ = search.maximiser(
+            result[beyond], _ = prox_search.conjugate_in_box(
                 term.take(beyond),
-                size[groups.spread(beyond)],
-                inside.spread(term.bound[beyond]),
+                size[groups.expand(beyond)],
+                inside.expand(term.bound[beyond]),
                 inside.layout,
             )
         return result

@@ -10,8 +10,8 @@ The score alone would charge for a group's cost twice, as c_j is in it already: 
 c_j/a for the square.
 
 With granularity=block the indicators of a residual block's channels are nested in the block's own,
-y_j ≤ z (mipprune.penalties.group_penalty.nested; math: section 2): a block whose z falls to the
-threshold goes as a whole.
+y_j ≤ z (formulations.terms.nested; docs/theory.md, "Nested indicators"): a block whose z falls to
+the threshold goes as a whole.
 """
 
 from __future__ import annotations

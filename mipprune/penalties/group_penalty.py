@@ -52,7 +52,7 @@ class GroupPenalty:
     ):
         self.count, self.weights = count, GroupRows(parameters, members, count)
         self.term = term.to(torch.zeros(0, dtype=self.weights.dtype, device=self.weights.device))
-        self._order = term.profile.order
+        self._order = term.profile.norm_order
         self._bounded = bool(torch.isfinite(self.term.bound).any())
         self._boxed = self._bounded and not term.profile.ball
         self._searches = self._boxed or self._order != 2
@@ -83,7 +83,7 @@ class GroupPenalty:
     def add_gradient_(self) -> None:
         """Add the gradient of Σ_j h(w_j) to every parameter's ``grad`` that there is."""
         measure = self._measure()
-        radial, axial = self.term.slopes(measure.norm, measure.peak)
+        radial, axial = self.term.gradient_factors(measure.norm, measure.peak)
         spikes = None
         if self._boxed and self._perhaps(axial != 0):
             spikes = self.weights.spikes(axial, measure)
@@ -99,10 +99,10 @@ class GroupPenalty:
         """
         measure = self._measure()
         norm, peak, spikes = measure.norm, measure.peak, None
-        factor = self.term.shrinking(norm, peak, step)
+        factor = self.term.prox_factor(norm, peak, step)
         searched = torch.isnan(factor) & torch.isfinite(norm)  # diverged weights stay NaN
         if self._explicit:
-            radial, axial = self.term.slopes(norm, peak)
+            radial, axial = self.term.gradient_factors(norm, peak)
             spikes = self.weights.spikes(torch.where(searched, -step * axial, 0.0), measure)
             factor = torch.where(searched, (1 - step * radial).clamp(min=0), factor)
         elif self._searches and bool(searched.any()):

@@ -32,11 +32,11 @@ def _scale(size, step, ridge, price, bound, is_free):
         return
     norm = np.sqrt(np.sum(size * size))
     radius = np.sqrt(price / ridge)
-    incline = 2.0 * np.sqrt(ridge * price)
-    if norm <= step * incline and bound == np.inf:
+    free_slope = 2.0 * np.sqrt(ridge * price)
+    if norm <= step * free_slope and bound == np.inf:
         size[:] = 0.0
         return
-    slack = norm - step * incline
+    slack = norm - step * free_slope
     factor = max(slack, 0.0) / norm if norm > 0 else 0.0
     if slack > radius:
         factor = shrink

@@ -42,7 +42,7 @@ from formulations.solving.result import (
     check_limits,
     relative_gap,
 )
-from formulations.terms import prox_search as search
+from formulations.terms import prox_search
 from formulations.terms.term import Partition
 
 _FORMS = ("perspective", "big-m")
@@ -322,7 +322,7 @@ class _Loop:
         if self.form == "perspective":
             return constant, -problem.term.shrinkage_conjugate(problem.by_group(v))
         box = self.big_m * problem.per_row(y)[:, None]
-        supremum, multiplier = search.maximiser(
+        supremum, multiplier = prox_search.conjugate_in_box(
             problem.term.take(np.ones(problem.groups, bool)),
             *(np.abs(v).ravel(), box.ravel(), self.partition.layout),
         )

@@ -14,7 +14,7 @@ from scipy.optimize import brentq
 from formulations import CATALOGUE, Parameter, derive, find
 from formulations.errors import InputError
 from formulations.symbolic.catalogue import entry
-from formulations.symbolic.derivation import UNKNOWN
+from formulations.symbolic.derivation import UNKNOWN_RADIUS
 from formulations.symbolic.description import latex, statements
 from formulations.symbolic.equations import C, M, c, m, r, s, t, v, y
 from formulations.symbolic.expressions import parse
@@ -69,7 +69,7 @@ def test_square_has_its_prox_and_conjugate():
 def test_power_has_its_root_for_every_exponent():
     d = derive("a*r**p")
     assert equal(d.radius, (c / (a * (p - 1))) ** (1 / p))
-    assert d.excess_limit == sp.oo
+    assert d.legendre_limit == sp.oo
     for exponent in (3, sp.Rational(3, 2)):
         root = derive(a * r**exponent).radius
         assert equal(root, (c / (a * (exponent - 1))) ** (1 / sp.S(exponent)))
@@ -83,8 +83,8 @@ def test_elastic_net_has_the_root_of_the_square_and_a_lasso_beside():
 
 def test_pseudo_huber_has_a_root_below_its_growth_and_recedes_above():
     d = derive("a*(sqrt(1 + r**2) - 1)", price=0.5)
-    assert equal(d.excess, a * (1 - 1 / sp.sqrt(1 + r**2)))
-    assert d.excess_limit == a
+    assert equal(d.legendre, a * (1 - 1 / sp.sqrt(1 + r**2)))
+    assert d.legendre_limit == a
     rest = sp.Symbol("rest", positive=True)  # c below a is said by a = c + rest
     expected = sp.sqrt(1 / (1 - c / a) ** 2 - 1)
     assert equal(d.radius.subs(a, c + rest), expected.subs(a, c + rest))
@@ -139,8 +139,8 @@ def test_implicit_root_agrees_with_brent_to_ten_digits(phi, slope, price):
 def test_root_that_sympy_does_not_find_is_named_and_found_by_newton():
     d = derive("cosh(r) - 1")
     assert d.radius is None
-    assert d.root == UNKNOWN
-    assert UNKNOWN in d.regimes.free_symbols
+    assert d.root == UNKNOWN_RADIUS
+    assert UNKNOWN_RADIUS in d.regimes.free_symbols
 
 
 @given(st.floats(0.02, 20), st.floats(1.05, 8))

@@ -44,7 +44,7 @@ def brute_value(w, a, c, m):
 
 
 def formula(regime, w, a, c, m):
-    """The three closed forms of math.md, section 2."""
+    """The three closed forms of docs/theory.md, "Projection"."""
     s, peak = float(np.linalg.norm(w)), float(np.abs(w).max())
     return {
         "free": 2 * math.sqrt(a * c) * s,
@@ -507,9 +507,9 @@ def test_torch_tensors_give_the_numbers_of_numpy(dtype, rel, bound):
     reference, arrays = square(a, c, m), norm_and_peak(w)
     term = reference.to(torch.zeros(1, dtype=kind))
     tensors = [torch.tensor(x, dtype=kind) for x in arrays]
-    for method in ("uncapped_indicator", "indicator", "projected", "slopes"):
+    for method in ("uncapped_indicator", "indicator", "projected", "gradient_factors"):
         expected, got = getattr(reference, method)(*arrays), getattr(term, method)(*tensors)
-        if method != "slopes":
+        if method != "gradient_factors":
             expected, got = (expected,), (got,)
         for number, tensor in zip(expected, got, strict=True):
             assert tensor.dtype == kind, method
@@ -517,7 +517,7 @@ def test_torch_tensors_give_the_numbers_of_numpy(dtype, rel, bound):
     for mask, tensor in zip(reference.regimes(*arrays), term.regimes(*tensors), strict=True):
         assert np.array_equal(mask, tensor.numpy())
     assert np.array_equal(reference.outside(arrays[1]), term.outside(tensors[1]).numpy())
-    expected, got = reference.shrinking(*arrays, 0.1), term.shrinking(*tensors, 0.1)
+    expected, got = reference.prox_factor(*arrays, 0.1), term.prox_factor(*tensors, 0.1)
     assert got.dtype == kind
     assert got.numpy() == pytest.approx(expected, rel=rel, abs=rel, nan_ok=True)
 

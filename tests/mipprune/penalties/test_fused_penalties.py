@@ -207,7 +207,7 @@ def test_a_tensor_in_two_groups_gets_both_factors_and_no_box(backend):
     before = weight.detach().clone()
     norm = torch.cat([before.norm(dim=1), before.norm(dim=0)])
     penalty = GroupPenalty({"w": weight}, members, 8, TERMS["square"])
-    factor = penalty.term.shrinking(norm, norm, 0.1)
+    factor = penalty.term.prox_factor(norm, norm, 0.1)
     penalty.prox_(0.1)
     assert torch.allclose(weight, before * factor[:3, None] * factor[3:])
     with pytest.raises(InputError, match="along one axis"):
