@@ -4,7 +4,8 @@ At a node some groups are removed, some kept, and the free ones pay h, the persp
 with the indicator projected away: the regularizer that trains a network is the relaxation that
 proves the optimum (docs/theory.md, "Exact: branch and bound"). Nodes are bounded by Fenchel
 duality, so that every bound is valid whatever the precision of the relaxation, by one of
-:mod:`formulations.layer.relaxations`, after curvature was moved from the loss into the terms (:mod:`formulations.layer.extraction`), in the tree of :mod:`formulations.solving.tree`.
+:mod:`formulations.layer.relaxations`, after curvature was moved from the loss into the terms
+(:mod:`formulations.layer.extraction`), in the tree of :mod:`formulations.solving.tree`.
 """
 
 from __future__ import annotations
