@@ -18,7 +18,9 @@ from pathlib import Path
 from environment import environment
 from methods import run, table
 
-from mipprune.config.schema import Config, configure, read_recipe
+from mipprune.config.overrides import configure
+from mipprune.config.recipes import read_recipe
+from mipprune.config.train import Config
 from mipprune.runs.checkpoint import write_json
 
 FILE = Path("benchmarks/results/cifar10-resnet56.json")

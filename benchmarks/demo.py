@@ -18,7 +18,10 @@ from typing import Any
 from environment import environment
 
 from mipprune.analysis.compare.compare import compare
-from mipprune.config.schema import CompareConfig, Config, configure, read_recipe
+from mipprune.config.compare import CompareConfig
+from mipprune.config.overrides import configure
+from mipprune.config.recipes import read_recipe
+from mipprune.config.train import Config
 from mipprune.report.pictures import draw_report
 from mipprune.report.tables import print_result, print_rows, status
 from mipprune.runs.checkpoint import write_json

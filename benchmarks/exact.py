@@ -24,7 +24,8 @@ from environment import environment
 from formulations import LayerProblem
 from formulations.errors import InputError
 from mipprune.analysis.compare.problems import generate
-from mipprune.config.schema import CompareConfig, configure
+from mipprune.config.compare import CompareConfig
+from mipprune.config.overrides import configure
 from mipprune.report.tables import console
 from mipprune.runs.checkpoint import write_json
 

@@ -23,7 +23,8 @@ import torch
 from environment import environment
 
 from mipprune.analysis.export import export
-from mipprune.config.schema import BudgetConfig, DataConfig, ExportConfig
+from mipprune.config.export import ExportConfig
+from mipprune.config.schema import BudgetConfig, DataConfig
 from mipprune.data.registry import load
 from mipprune.models.registry import build
 from mipprune.report.tables import print_export

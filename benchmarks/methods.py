@@ -28,7 +28,9 @@ from typing import Any
 import torch
 from environment import environment
 
-from mipprune.config.schema import Config, configure, read_recipe
+from mipprune.config.overrides import configure
+from mipprune.config.recipes import read_recipe
+from mipprune.config.train import Config
 from mipprune.runs.checkpoint import write_json
 
 _STEPS = 40

@@ -30,7 +30,10 @@ from typing import Any
 import torch
 from environment import environment
 
-from mipprune.config.schema import BudgetConfig, EvalConfig, PruneConfig, configure
+from mipprune.config.evaluate import EvalConfig
+from mipprune.config.overrides import configure
+from mipprune.config.prune import PruneConfig
+from mipprune.config.schema import BudgetConfig
 from mipprune.data.registry import Data
 from mipprune.measures.network import predict
 from mipprune.models.registry import build

@@ -37,7 +37,9 @@ from PIL import Image
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from mipprune.config.schema import Config, configure, read_recipe
+from mipprune.config.overrides import configure
+from mipprune.config.recipes import read_recipe
+from mipprune.config.train import Config
 from mipprune.data.registry import Memory
 from mipprune.data.sources import IMAGENET_MEAN, IMAGENET_STD, Source
 from mipprune.distributed.ranks import Ranks

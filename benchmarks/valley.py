@@ -16,7 +16,10 @@ from pathlib import Path
 from environment import environment
 
 from mipprune.analysis.valley import valley
-from mipprune.config.schema import Config, ValleyConfig, configure, read_recipe
+from mipprune.config.overrides import configure
+from mipprune.config.recipes import read_recipe
+from mipprune.config.train import Config
+from mipprune.config.valley import ValleyConfig
 from mipprune.report.pictures import draw_valley
 from mipprune.report.tables import print_result, print_valley, status
 from mipprune.runs.checkpoint import write_json

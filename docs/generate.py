@@ -19,6 +19,13 @@ from typer.testing import CliRunner
 
 from mipprune.cli import app
 from mipprune.config import schema
+from mipprune.config.certify import CertifyConfig
+from mipprune.config.compare import CompareConfig
+from mipprune.config.evaluate import EvalConfig
+from mipprune.config.export import ExportConfig
+from mipprune.config.prune import PruneConfig
+from mipprune.config.train import Config
+from mipprune.config.valley import ValleyConfig
 from mipprune.methods import registry
 
 FOLDER = Path(__file__).parent / "generated"
@@ -90,13 +97,13 @@ def escaped(text: str) -> str:
 def settings_page() -> str:
     """Markdown of every command's settings and every method's."""
     kinds = {
-        "train": schema.Config,
-        "eval": schema.EvalConfig,
-        "prune": schema.PruneConfig,
-        "certify": schema.CertifyConfig,
-        "compare": schema.CompareConfig,
-        "valley": schema.ValleyConfig,
-        "export": schema.ExportConfig,
+        "train": Config,
+        "eval": EvalConfig,
+        "prune": PruneConfig,
+        "certify": CertifyConfig,
+        "compare": CompareConfig,
+        "valley": ValleyConfig,
+        "export": ExportConfig,
     }
     parts = [
         "# Settings",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mipprune.config.schema import EvalConfig
+from mipprune.config.evaluate import EvalConfig
 from mipprune.measures.network import measure
 from mipprune.runs import checkpoint
 from mipprune.runs.networks import open_checkpoint, open_weights

@@ -25,7 +25,7 @@ from torch import nn
 from torch.export import Dim, ExportedProgram
 
 from formulations.errors import InputError
-from mipprune.config.schema import ExportConfig
+from mipprune.config.export import ExportConfig
 from mipprune.data.registry import Data, load
 from mipprune.measures.latency import TIMED, WARM_UP, milliseconds
 from mipprune.runs import checkpoint

@@ -42,7 +42,7 @@ from mipprune.analysis.landscape import (
     top_eigenpairs,
     train_curve,
 )
-from mipprune.config.schema import ValleyConfig
+from mipprune.config.valley import ValleyConfig
 from mipprune.data.registry import Data, Split, load
 from mipprune.measures.network import accuracy
 from mipprune.models.registry import describe

@@ -35,7 +35,8 @@ def compare(
     json_file: Json = None,
 ) -> None:
     """Exact MIP pruning against its relaxations, trained pruning and heuristics."""
-    from mipprune.config.schema import CompareConfig, configure
+    from mipprune.config.compare import CompareConfig
+    from mipprune.config.overrides import configure
 
     config = configure(CompareConfig, {}, overrides or [])
     check_writable(json_file)
@@ -103,7 +104,7 @@ def derive(
     from formulations.symbolic.catalogue import find
     from formulations.symbolic.checks import check
     from formulations.symbolic.description import latex
-    from mipprune.config.schema import term_options
+    from mipprune.config.derive import term_options
     from mipprune.report.derivations import as_json, draw_derivation, print_checks, print_derivation
     from mipprune.report.tables import status
 

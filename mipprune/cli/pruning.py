@@ -48,7 +48,8 @@ def prune(
     json_file: Json = None,
 ) -> None:
     """Prune a trained network to a budget by exact layer problems and a refit, without training."""
-    from mipprune.config.schema import PruneConfig, configure
+    from mipprune.config.overrides import configure
+    from mipprune.config.prune import PruneConfig
 
     folder, words = folder_and_words(words)
     config = configure(PruneConfig, {}, [*words, *([f"method={method}"] if method else [])])
@@ -91,7 +92,8 @@ def certify(
     json_file: Json = None,
 ) -> None:
     """How far each pruned layer is from the best choice of the same size, with a proof."""
-    from mipprune.config.schema import CertifyConfig, configure
+    from mipprune.config.certify import CertifyConfig
+    from mipprune.config.overrides import configure
 
     config = configure(CertifyConfig, {}, overrides or [])
     check_writable(json_file)

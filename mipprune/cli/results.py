@@ -35,7 +35,8 @@ def valley(
     json_file: Json = None,
 ) -> None:
     """Whether two networks lie in one valley of the loss: line, curve, Hessian."""
-    from mipprune.config.schema import ValleyConfig, configure
+    from mipprune.config.overrides import configure
+    from mipprune.config.valley import ValleyConfig
 
     config = configure(ValleyConfig, {}, overrides or [])
     check_writable(json_file)
@@ -75,7 +76,8 @@ def export(
     json_file: Json = None,
 ) -> None:
     """Write a network as ONNX or torch.export, checked on real images and timed."""
-    from mipprune.config.schema import ExportConfig, configure
+    from mipprune.config.export import ExportConfig
+    from mipprune.config.overrides import configure
 
     config = configure(ExportConfig, {}, overrides or [])
     targets = {k: p for k, p in (("onnx", onnx), ("program", program)) if p}

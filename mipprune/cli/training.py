@@ -39,7 +39,9 @@ def train(
 
     SIGTERM and Ctrl-C save the run before it stops (exit code 143, 130); --resume goes on with it.
     """
-    from mipprune.config.schema import Config, configure, read_recipe
+    from mipprune.config.overrides import configure
+    from mipprune.config.recipes import read_recipe
+    from mipprune.config.train import Config
 
     config = configure(Config, read_recipe(recipe), overrides or [])
     if config.name is None:
@@ -86,7 +88,8 @@ def evaluate(
     json_file: Json = None,
 ) -> None:
     """Accuracy, MACs, parameters and latency of a network."""
-    from mipprune.config.schema import EvalConfig, configure
+    from mipprune.config.evaluate import EvalConfig
+    from mipprune.config.overrides import configure
 
     folder, words = folder_and_words(words)
     config = configure(EvalConfig, {}, words)
@@ -108,7 +111,9 @@ def evaluate(
 @app.command(epilog="Example: mipprune recipes")
 def recipes(json_file: Json = None) -> None:
     """List the recipes that ship."""
-    from mipprune.config.schema import Config, configure, read_recipe, recipe_names
+    from mipprune.config.overrides import configure
+    from mipprune.config.recipes import read_recipe, recipe_names
+    from mipprune.config.train import Config
 
     check_writable(json_file)
     found = {}

@@ -26,7 +26,7 @@ from formulations.errors import InputError
 from formulations.layer.solvers.selection import choose
 from formulations.layer.stack import Stack
 from formulations.solving.result import relative_gap
-from mipprune.config.schema import CertifyConfig
+from mipprune.config.certify import CertifyConfig
 from mipprune.data.registry import load
 from mipprune.oneshot.calibration import Order, find_order
 from mipprune.oneshot.layer_problems import Reader, Site, find_site, find_sites, in_order, inputs_of

@@ -21,7 +21,9 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from formulations.errors import InputError
-from mipprune.config.schema import BudgetConfig, Config, PruneConfig
+from mipprune.config.prune import PruneConfig
+from mipprune.config.schema import BudgetConfig
+from mipprune.config.train import Config
 from mipprune.data.registry import Data
 from mipprune.measures.network import accuracy, measure
 from mipprune.oneshot.calibration import Order, find_order
@@ -114,7 +116,7 @@ def find_candidates(
     protect : sequence of str
         As in :func:`mipprune.structure.scope.find_structure`.
     candidates : {"all", "inner"}
-        As in :class:`mipprune.config.schema.PruneConfig`.
+        As in :class:`mipprune.config.prune.PruneConfig`.
 
     Raises
     ------

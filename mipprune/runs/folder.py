@@ -23,7 +23,9 @@ import yaml
 from torch import nn
 
 from formulations.errors import InputError
-from mipprune.config.schema import Config, configure, read_recipe
+from mipprune.config.overrides import configure
+from mipprune.config.recipes import read_recipe
+from mipprune.config.schema import RunConfig
 from mipprune.distributed.ranks import Ranks
 from mipprune.runs import checkpoint
 
@@ -39,7 +41,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 class RunFolder:
     """A run's folder; only the first rank writes to it."""
 
-    def __init__(self, config: Config, ranks: Ranks):
+    def __init__(self, config: RunConfig, ranks: Ranks):
         self.path = Path(config.runs) / (config.name or "run")
         self._config, self._ranks = config, ranks
         self._data = config.data.source()
@@ -76,7 +78,9 @@ class RunFolder:
         return self._saved
 
     def _check_settings(self) -> None:
-        began = _settings(configure(Config, read_recipe(str(self.path / "config.yaml"))))
+        began = _settings(
+            configure(type(self._config), read_recipe(str(self.path / "config.yaml")))
+        )
         for key, value in _settings(self._config).items():
             if began.get(key) != value:
                 raise InputError(
@@ -140,7 +144,7 @@ class RunFolder:
         return RuntimeError(f"{what}; nothing was trained yet")
 
 
-def _settings(config: Config) -> dict[str, Any]:
+def _settings(config: RunConfig) -> dict[str, Any]:
     """The settings that a run's result follows from, by dotted key."""
     flat = {}
     for key, value in config.model_dump().items():

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from formulations.errors import InputError
-from mipprune.config.schema import Config, EvalConfig
+from mipprune.config.schema import NetworkConfig
 from mipprune.data.registry import Data, load
 from mipprune.models.registry import build, load_weights, options_of
 from mipprune.runs import checkpoint
@@ -36,7 +36,7 @@ def check_fits(source: str | Path, network: nn.Module, data: Data) -> None:
         )
 
 
-def make_network(config: Config | EvalConfig, data: Data) -> nn.Module:
+def make_network(config: NetworkConfig, data: Data) -> nn.Module:
     """The configured network for a data set, with the weights of ``init`` if there are any."""
     if config.init and Path(config.init).is_dir():
         network, _ = checkpoint.load(Path(config.init))
@@ -60,7 +60,7 @@ def make_network(config: Config | EvalConfig, data: Data) -> nn.Module:
     return network
 
 
-def open_weights(config: EvalConfig) -> tuple[nn.Module, Data]:
+def open_weights(config: NetworkConfig) -> tuple[nn.Module, Data]:
     """The configured model with the weights of ``init``, and its data, on the device."""
     device = pick_device(config.device)
     data = load(**config.data.source(), device=device)
@@ -68,7 +68,7 @@ def open_weights(config: EvalConfig) -> tuple[nn.Module, Data]:
 
 
 def open_checkpoint(
-    folder: Path, config: EvalConfig, own_data: bool
+    folder: Path, config: NetworkConfig, own_data: bool
 ) -> tuple[nn.Module, Data, Path]:
     """A checkpoint's network and the data it was trained on, on the device, and its own folder.
 
@@ -76,7 +76,7 @@ def open_checkpoint(
     ----------
     folder : Path
         A run (its ``pruned`` checkpoint, or else ``last``) or a checkpoint.
-    config : EvalConfig
+    config : NetworkConfig
         Device; data if not ``own_data``.
     """
     folder = checkpoint.find(folder, "pruned", "last")

@@ -26,7 +26,7 @@ def find_structure(
     shape : (channels, height, width)
         Of an input image.
     granularity : {"link", "neuron", "channel", "block"}
-        As in :class:`mipprune.config.schema.Config`.
+        As in :class:`mipprune.config.train.Config`.
     protect : sequence of str
         Layers whose channels stay, with everything coupled to them: names or patterns.
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mipprune.config.schema import Config
+from mipprune.config.train import Config
 from mipprune.distributed.ranks import Ranks
 from mipprune.measures.network import count
 from mipprune.runs.folder import RunFolder

@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from mipprune.config.schema import Config, PhaseConfig
+from mipprune.config.schema import PhaseConfig
+from mipprune.config.train import Config
 from mipprune.distributed.ranks import Ranks, join_ranks
 from mipprune.measures.network import accuracy, count, measure
 from mipprune.runs.folder import RunFolder

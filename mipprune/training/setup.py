@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from formulations.errors import InputError
-from mipprune.config.schema import Config, PhaseConfig
+from mipprune.config.schema import PhaseConfig
+from mipprune.config.train import Config
 from mipprune.data.registry import Data, load
 from mipprune.distributed.ranks import Ranks
 from mipprune.methods.registry import Task, create

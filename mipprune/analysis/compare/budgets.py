@@ -13,7 +13,8 @@ import torch
 from formulations.errors import InputError
 from formulations.symbolic.catalogue import find
 from mipprune.analysis.compare.rows import make_row
-from mipprune.config.schema import BudgetConfig, CompareConfig
+from mipprune.config.compare import CompareConfig
+from mipprune.config.schema import BudgetConfig
 from mipprune.models.registry import IMAGENET, NAMES, build
 from mipprune.penalties.group_penalty import GroupPenalty
 from mipprune.runs import checkpoint

@@ -7,7 +7,7 @@ from typing import Any
 
 from formulations.errors import InputError
 from formulations.relu.toys import TOYS
-from mipprune.config.schema import CompareConfig
+from mipprune.config.compare import CompareConfig
 
 
 def compare(

@@ -19,7 +19,7 @@ from formulations.layer.solvers import branch_and_bound
 from formulations.solving.result import Progress, Solution, check_cardinality, relative_gap
 from mipprune.analysis.compare.heuristics import best_count, group_lasso, magnitude, train_spr
 from mipprune.analysis.compare.rows import make_row, solution_row
-from mipprune.config.schema import CompareConfig
+from mipprune.config.compare import CompareConfig
 
 _EXTRACTIONS = ("schur", "ascent", "sdp")
 # prices of a sweep, as multiples of the problem's own

@@ -23,7 +23,7 @@ from formulations.relu.toys import Toy, find_toy
 from formulations.solving.result import Progress, relative_gap
 from formulations.symbolic.catalogue import find
 from mipprune.analysis.compare.rows import make_row
-from mipprune.config.schema import CompareConfig
+from mipprune.config.compare import CompareConfig
 from mipprune.models.relu_networks import from_torch, to_torch
 from mipprune.penalties.group_penalty import GroupPenalty
 from mipprune.structure.groups import Member

@@ -14,7 +14,7 @@ from formulations.errors import InputError
 from formulations.layer.problem import LayerProblem
 from formulations.symbolic.catalogue import find, square
 from formulations.terms.term import Term
-from mipprune.config.schema import CompareConfig
+from mipprune.config.compare import CompareConfig
 from mipprune.runs import checkpoint
 
 

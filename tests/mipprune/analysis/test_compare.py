@@ -10,7 +10,8 @@ from formulations.errors import InputError
 from mipprune.analysis.compare import networks
 from mipprune.analysis.compare.compare import compare
 from mipprune.analysis.compare.problems import generate
-from mipprune.config.schema import CompareConfig, configure
+from mipprune.config.compare import CompareConfig
+from mipprune.config.overrides import configure
 from mipprune.report.pictures import draw_comparison
 
 

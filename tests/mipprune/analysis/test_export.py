@@ -15,7 +15,7 @@ from formulations.errors import InputError
 from mipprune import cli
 from mipprune.analysis import export as exporting
 from mipprune.analysis.export import compare_outputs, export, trace
-from mipprune.config.schema import ExportConfig
+from mipprune.config.export import ExportConfig
 from mipprune.data.registry import load
 from mipprune.measures import latency
 from mipprune.runs import checkpoint

@@ -23,7 +23,8 @@ from mipprune.analysis.landscape import (
 )
 from mipprune.analysis.valley import valley
 from mipprune.cli import app
-from mipprune.config.schema import ValleyConfig, configure
+from mipprune.config.overrides import configure
+from mipprune.config.valley import ValleyConfig
 from mipprune.models.registry import build
 from mipprune.runs import checkpoint
 

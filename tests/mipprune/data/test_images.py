@@ -23,7 +23,10 @@ from torch.nn import functional as F
 
 from formulations.errors import InputError
 from mipprune.analysis.evaluate import evaluate_checkpoint
-from mipprune.config.schema import Config, EvalConfig, configure, read_recipe
+from mipprune.config.evaluate import EvalConfig
+from mipprune.config.overrides import configure
+from mipprune.config.recipes import read_recipe
+from mipprune.config.train import Config
 from mipprune.data.order import arrange, draw
 from mipprune.data.readers import Encoded, Shards
 from mipprune.data.registry import load

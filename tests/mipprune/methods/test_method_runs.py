@@ -10,7 +10,10 @@ import torch
 from tasks import task_of
 
 from mipprune.analysis.evaluate import evaluate_checkpoint
-from mipprune.config.schema import Config, EvalConfig, configure, read_recipe, recipe_names
+from mipprune.config.evaluate import EvalConfig
+from mipprune.config.overrides import configure
+from mipprune.config.recipes import read_recipe, recipe_names
+from mipprune.config.train import Config
 from mipprune.methods.registry import create
 from mipprune.models.registry import build
 from mipprune.runs import checkpoint

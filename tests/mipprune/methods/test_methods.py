@@ -9,7 +9,8 @@ from tasks import method_of, small_network, task_of
 from torch import nn
 
 from formulations.errors import InputError
-from mipprune.config.schema import Config, configure
+from mipprune.config.overrides import configure
+from mipprune.config.train import Config
 from mipprune.methods.directional import GRDA
 from mipprune.methods.registry import names
 from mipprune.penalties.rows import GroupRows

@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 from formulations.errors import InputError
 from formulations.layer.stack import Stack
 from mipprune.cli import app
-from mipprune.config.schema import CertifyConfig, configure
+from mipprune.config.certify import CertifyConfig
+from mipprune.config.overrides import configure
 from mipprune.data.registry import load
 from mipprune.oneshot.calibration import Walk, find_order
 from mipprune.oneshot.certify import certify

@@ -13,7 +13,8 @@ from formulations.errors import InputError
 from formulations.layer.solvers.selection import eliminate
 from formulations.layer.stack import Stack
 from mipprune.cli import app
-from mipprune.config.schema import PruneConfig, configure
+from mipprune.config.overrides import configure
+from mipprune.config.prune import PruneConfig
 from mipprune.data.registry import load
 from mipprune.measures.network import accuracy
 from mipprune.oneshot.parallel import run_all

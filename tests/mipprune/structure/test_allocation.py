@@ -8,7 +8,8 @@ import torch
 from tasks import method_of
 
 from formulations.errors import InputError
-from mipprune.config.schema import Config, configure
+from mipprune.config.overrides import configure
+from mipprune.config.train import Config
 from mipprune.models.registry import build
 from mipprune.structure.allocation import allocate, budget_problem, classes_of
 from mipprune.structure.cost import Cost, count_macs, count_params

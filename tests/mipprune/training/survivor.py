@@ -15,7 +15,9 @@ import time
 from pathlib import Path
 
 from mipprune.cli import main
-from mipprune.config.schema import Config, configure, read_recipe
+from mipprune.config.overrides import configure
+from mipprune.config.recipes import read_recipe
+from mipprune.config.train import Config
 from mipprune.runs.checkpoint import load_generation
 from mipprune.training.plan import plan
 

@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from formulations.errors import InputError
-from mipprune.config.schema import Config, configure, read_recipe
+from mipprune.config.overrides import configure
+from mipprune.config.recipes import read_recipe
+from mipprune.config.train import Config
 from mipprune.distributed.ranks import Ranks, join_ranks
 from mipprune.runs import checkpoint
 from mipprune.runs.folder import RunFolder

@@ -6,7 +6,9 @@ import pytest
 import torch
 from image_files import make_folder
 
-from mipprune.config.schema import Config, configure, read_recipe
+from mipprune.config.overrides import configure
+from mipprune.config.recipes import read_recipe
+from mipprune.config.train import Config
 from mipprune.distributed.ranks import Ranks
 from mipprune.methods.spr import Spr
 from mipprune.models.registry import build

@@ -7,7 +7,9 @@ import sys
 
 import torch
 
-from mipprune.config.schema import Config, configure, read_recipe
+from mipprune.config.overrides import configure
+from mipprune.config.recipes import read_recipe
+from mipprune.config.train import Config
 from mipprune.training.run import train
 
 if __name__ == "__main__":

@@ -1,0 +1,118 @@
+"""Build a configuration from a mapping and ``key=value`` words; errors name the nearest key.
+
+Precedence: the defaults of the schema, then the recipe, then the overrides. A section given one
+plain value sets its name: ``model=resnet56`` is ``model.name=resnet56``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+
+from formulations.errors import InputError
+from mipprune.config.schema import MethodConfig, Section
+from mipprune.config.words import nearest, split
+
+Kind = TypeVar("Kind", bound=Section)
+
+
+def configure(kind: type[Kind], values: Mapping[str, Any], overrides: Sequence[str] = ()) -> Kind:
+    """Build a configuration from a mapping and ``key=value`` words.
+
+    Parameters
+    ----------
+    kind : type
+        The settings of a command, such as :class:`mipprune.config.train.Config`.
+    values : mapping
+        As a recipe says them; it stays as it is.
+    overrides : sequence of str
+        Words such as ``budget.macs=0.5``; the text behind the sign is read as YAML.
+
+    Raises
+    ------
+    InputError
+        Naming the key, and the nearest valid one or what its value must be.
+    """
+    own = {key: _copy(value) for key, value in values.items()}
+    for word in overrides:
+        key, text = split(word)
+        try:
+            value = yaml.safe_load(text) if text else None
+        except yaml.YAMLError:
+            value = text
+        _assign(own, key.split("."), value, kind)
+    for key, value in own.items():
+        field = kind.model_fields.get(key)
+        if field is not None and section_of(field) and not isinstance(value, dict | None):
+            own[key] = {"name": value}
+    try:
+        return kind.model_validate(own)
+    except ValidationError as error:
+        raise InputError(explain(error, kind)) from None
+
+
+def section_of(field: FieldInfo) -> type[Section] | None:
+    """The kind of section that a field holds, None of one that holds a value."""
+    kinds = getattr(field.annotation, "__args__", (field.annotation,))
+    return next((k for k in kinds if isinstance(k, type) and issubclass(k, Section)), None)
+
+
+def explain(error: ValidationError, kind: type[Section], prefix: str = "") -> str:
+    """One line about the first thing that is wrong with the values of a section.
+
+    Parameters
+    ----------
+    error : ValidationError
+    kind : type
+        What the values were for.
+    prefix : str
+        Of its keys, such as ``method.``.
+    """
+    first = error.errors(include_url=False)[0]
+    if isinstance(reason := first.get("ctx", {}).get("error"), InputError):
+        return str(reason)
+    key = prefix + ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"unknown key {key!r}{nearest(key, _keys(kind, prefix))}"
+    return f"{key}={first['input']!r} does not fit: {first['msg'].lower()}"
+
+
+def _copy(value: Any) -> Any:
+    return {k: _copy(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+
+def _assign(values: dict[str, Any], path: list[str], value: Any, kind: type[Section]) -> None:
+    head = path[0]
+    section = section_of(kind.model_fields[head]) if head in kind.model_fields else None
+    if len(path) == 1:
+        if section and not isinstance(value, dict):
+            path = [head, "name"]  # data=cifar10 keeps data.path, whichever is said first
+        else:
+            values[head] = value
+            return
+    below = values.get(head)
+    values[head] = below = (
+        below if isinstance(below, dict) else {} if below is None else {"name": below}
+    )
+    if section is MethodConfig and path[1:] == ["name"] and below.get("name") != value:
+        below.clear()  # the settings were another method's
+    node = below
+    for step in path[1:-1]:
+        node = node.setdefault(step, {})
+        if not isinstance(node, dict):
+            raise InputError(f"{'.'.join(path)}: {step} has no keys of its own")
+    node[path[-1]] = value
+
+
+def _keys(kind: type[Section], prefix: str = "") -> list[str]:
+    keys = []
+    for name, field in kind.model_fields.items():
+        section = section_of(field)
+        keys.append(prefix + name)
+        if section:
+            keys += _keys(section, f"{prefix}{name}.")
+    return keys
