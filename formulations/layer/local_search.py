@@ -71,8 +71,8 @@ def _gains(hessian, cross, price, support, weights, inverse, block, change):
         schur = hessian[first : first + block, first : first + block].copy()
         for i in range(len(rows)):
             for k in range(block):
-                for l in range(block):
-                    schur[k, l] -= coupling[i, first + k] * pushed[i, first + l]
+                for m in range(block):
+                    schur[k, m] -= coupling[i, first + k] * pushed[i, first + m]
         own = np.ascontiguousarray(residual[first : first + block])
         change[j] = price[j] - _energy(schur, own)
 

@@ -11,7 +11,7 @@ from functools import cache
 import numpy as np
 
 from formulations.arrays import BoolArray, FloatArray
-from formulations.layer.extraction import tighten
+from formulations.layer.extraction.schur import tighten
 from formulations.layer.problem import LayerProblem
 from formulations.layer.relaxations.base import NodeRelaxation, Solved
 from formulations.layer.stack import Stack

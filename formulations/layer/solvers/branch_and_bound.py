@@ -15,7 +15,7 @@ from collections.abc import Callable
 import numpy as np
 
 from formulations.errors import InputError
-from formulations.layer.extraction import extract
+from formulations.layer.extraction.extract import extract
 from formulations.layer.incumbents import Incumbents
 from formulations.layer.problem import LayerProblem
 from formulations.layer.relaxations.coordinate_descent import CoordinateDescent
@@ -55,7 +55,7 @@ def solve(
     problem : LayerProblem
         Nested indicators are for ``solver="highs"`` alone.
     extraction : {"schur", "ascent", "sdp", "none"}
-        See :func:`formulations.layer.extraction.extract`.
+        See :func:`formulations.layer.extraction.extract.extract`.
     cardinality : int, optional
         Largest number of groups kept.
     tolerance : float

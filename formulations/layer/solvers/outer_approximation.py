@@ -31,7 +31,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from formulations.errors import InputError
-from formulations.layer.extraction import extract
+from formulations.layer.extraction.extract import extract
 from formulations.layer.problem import LayerProblem
 from formulations.layer.solvers.master import FEASIBILITY, Master
 from formulations.solving.deadline import Clock, Stopped, attempt
@@ -69,7 +69,7 @@ def solve(
     form : {"perspective", "big-m"}
         Which relaxation the cuts describe. The optimum is the same; the bounds on the way are not.
     extraction : {"none", "schur", "ascent", "sdp"}
-        See :func:`formulations.layer.extraction.extract`; for the perspective form.
+        See :func:`formulations.layer.extraction.extract.extract`; for the perspective form.
     cardinality : int, optional
         Largest number of groups kept.
     tolerance : float

@@ -1,7 +1,7 @@
 """The branch and bound on a stack: at most so many groups of layers that share them.
 
-Nodes are bounded by :class:`formulations.layer.relaxations.indicator_newton.IndicatorNewton`, which adds up
-what the layers say of common indicators; supports are improved by swaps.
+Nodes are bounded by :class:`formulations.layer.relaxations.indicator_newton.IndicatorNewton`,
+which adds up what the layers say of common indicators; supports are improved by swaps.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from formulations.layer.extraction import extract
+from formulations.layer.extraction.extract import extract
 from formulations.layer.incumbents import refit_bound
 from formulations.layer.local_search import SWAPS
 from formulations.layer.problem import LayerProblem

@@ -18,7 +18,8 @@ from layer_instances import (
 )
 
 from formulations import LayerProblem, derive, square
-from formulations.layer.extraction import extract, tighten
+from formulations.layer.extraction.extract import extract
+from formulations.layer.extraction.schur import tighten
 from formulations.layer.local_search import improve
 from formulations.layer.relaxations.coordinate_descent import CoordinateDescent
 from formulations.layer.relaxations.indicator_newton import IndicatorNewton

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from layer_instances import all_supports, layer_problem, layer_problems
 
 from formulations import LayerProblem, derive
-from formulations.layer.extraction import RULES, extract, schur
-from formulations.layer.root_bound import conic
+from formulations.layer.extraction.conic import conic
+from formulations.layer.extraction.extract import RULES, extract
+from formulations.layer.extraction.schur import schur
 from formulations.layer.solvers.branch_and_bound import relax
 from formulations.numerics.indicator_newton import PerspectiveLayer, PerspectiveRelaxation
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from formulations import LayerProblem, square
-from formulations.layer.extraction import extract
+from formulations.layer.extraction.extract import extract
 from formulations.layer.relaxations.indicator_newton import IndicatorNewton
 from formulations.layer.solvers.branch_and_bound import solve
 from formulations.solving.node import FREE, KEPT, REMOVED, Node
