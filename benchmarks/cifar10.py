@@ -21,7 +21,7 @@ from methods import run, table
 from mipprune.config.overrides import configure
 from mipprune.config.recipes import read_recipe
 from mipprune.config.train import Config
-from mipprune.runs.checkpoint import write_json
+from mipprune.runs.files import write_json
 
 FILE = Path("benchmarks/results/cifar10-resnet56.json")
 SPEEDS = (2.1, 2.55)

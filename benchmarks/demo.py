@@ -24,7 +24,7 @@ from mipprune.config.recipes import read_recipe
 from mipprune.config.train import Config
 from mipprune.report.pictures import draw_report
 from mipprune.report.tables import print_result, print_rows, status
-from mipprune.runs.checkpoint import write_json
+from mipprune.runs.files import write_json
 from mipprune.training.run import train
 
 FOLDER = Path("runs/demo")

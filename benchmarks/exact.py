@@ -27,7 +27,7 @@ from mipprune.analysis.compare.problems import generate
 from mipprune.config.compare import CompareConfig
 from mipprune.config.overrides import configure
 from mipprune.report.tables import console
-from mipprune.runs.checkpoint import write_json
+from mipprune.runs.files import write_json
 
 _LIMIT = 30.0  # seconds of a rival's solve
 _OWN = {"resnet56-layer2.4-c0.01": (1e-3, 60.0), "resnet56-layer3.4-c0.01": (1e-4, 120.0)}

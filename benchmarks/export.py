@@ -29,7 +29,7 @@ from mipprune.data.registry import load
 from mipprune.models.registry import build
 from mipprune.report.tables import print_export
 from mipprune.runs import checkpoint
-from mipprune.runs.checkpoint import write_json
+from mipprune.runs.files import write_json
 from mipprune.structure.allocation import allocate
 from mipprune.structure.removal import prune, recalibrate
 from mipprune.structure.scope import find_structure

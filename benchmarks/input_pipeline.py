@@ -27,8 +27,8 @@ from environment import environment
 from PIL import Image, features
 
 from mipprune.data.registry import Data, load
-from mipprune.runs.checkpoint import write_json
-from mipprune.runs.networks import pick_device
+from mipprune.distributed.device import pick_device
+from mipprune.runs.files import write_json
 
 WIDTH, HEIGHT, QUALITY, CLASSES, ROW_GROUP = 500, 375, 90, 8, 100
 _OCTAVES = (3, 6, 12, 25, 50, 100, 200)

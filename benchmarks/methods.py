@@ -31,7 +31,7 @@ from environment import environment
 from mipprune.config.overrides import configure
 from mipprune.config.recipes import read_recipe
 from mipprune.config.train import Config
-from mipprune.runs.checkpoint import write_json
+from mipprune.runs.files import write_json
 
 _STEPS = 40
 RESULTS = Path("benchmarks/results")

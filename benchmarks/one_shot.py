@@ -41,7 +41,7 @@ from mipprune.oneshot.choose import Chooser, Settings
 from mipprune.oneshot.refit import refit
 from mipprune.oneshot.run import find_candidates
 from mipprune.oneshot.scores import choose_by_scores
-from mipprune.runs.checkpoint import write_json
+from mipprune.runs.files import write_json
 from mipprune.runs.networks import open_weights
 from mipprune.structure.removal import prune, recalibrate
 

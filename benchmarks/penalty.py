@@ -18,10 +18,10 @@ import torch
 from environment import environment
 
 from formulations.symbolic.catalogue import CATALOGUE, entry
+from mipprune.distributed.device import pick_device
 from mipprune.models.registry import build
 from mipprune.penalties.group_penalty import GroupPenalty
-from mipprune.runs.checkpoint import write_json
-from mipprune.runs.networks import pick_device
+from mipprune.runs.files import write_json
 from mipprune.structure.groups import find_groups
 
 SHAPE = (3, 32, 32)

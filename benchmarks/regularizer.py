@@ -32,10 +32,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from mipprune.config.schema import BudgetConfig, OptimizerConfig
+from mipprune.distributed.device import pick_device
 from mipprune.methods.registry import Method, Task, create, settings_of
 from mipprune.models.registry import build
-from mipprune.runs.checkpoint import write_json
-from mipprune.runs.networks import pick_device
+from mipprune.runs.files import write_json
 from mipprune.structure.scope import find_structure
 
 SHAPES = {"resnet50": (3, 224, 224)}  # of an image; else CIFAR's

@@ -42,10 +42,10 @@ from mipprune.config.recipes import read_recipe
 from mipprune.config.train import Config
 from mipprune.data.registry import Memory
 from mipprune.data.sources import IMAGENET_MEAN, IMAGENET_STD, Source
+from mipprune.distributed.device import pick_device
 from mipprune.distributed.ranks import Ranks
 from mipprune.measures.network import count
-from mipprune.runs.checkpoint import write_json
-from mipprune.runs.networks import pick_device
+from mipprune.runs.files import write_json
 from mipprune.training.loop import Place, train_epoch
 from mipprune.training.setup import Setup
 

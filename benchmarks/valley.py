@@ -22,7 +22,7 @@ from mipprune.config.train import Config
 from mipprune.config.valley import ValleyConfig
 from mipprune.report.pictures import draw_valley
 from mipprune.report.tables import print_result, print_valley, status
-from mipprune.runs.checkpoint import write_json
+from mipprune.runs.files import write_json
 from mipprune.training.run import train
 
 FOLDER = Path("runs/valley")

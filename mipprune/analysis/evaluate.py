@@ -15,12 +15,21 @@ def evaluate_weights(config: EvalConfig) -> dict[str, Any]:
     """Measures of the configured model with the weights of ``init``."""
     network, data = open_weights(config)
     path = Path(config.init)
-    path = path / "model.safetensors" if path.is_dir() else path
-    return measure(network, data, path.stat().st_size)
+    size = checkpoint.file_bytes(path) if path.is_dir() else path.stat().st_size
+    return measure(network, data, size)
 
 
 def evaluate_checkpoint(folder: Path, config: EvalConfig, own_data: bool) -> dict[str, Any]:
-    """Measures of a checkpoint, or of a run's pruned network: see :func:`open_checkpoint`."""
-    network, data, folder = open_checkpoint(folder, config, own_data)
-    size = (folder / "model.safetensors").stat().st_size
-    return measure(network, data, size, checkpoint.sparsity(folder) is not None)
+    """Measures of a checkpoint, or of a run's pruned network: see :func:`open_checkpoint`.
+
+    Parameters
+    ----------
+    folder : Path
+    config : EvalConfig
+        Device; data if not ``own_data``.
+    own_data : bool
+        Whether the data set that the network was trained on is meant.
+    """
+    opened = open_checkpoint(folder, config, own_data)
+    sparse = checkpoint.sparsity(opened.folder) is not None
+    return measure(opened.network, opened.data, checkpoint.file_bytes(opened.folder), sparse)

@@ -29,6 +29,8 @@ from mipprune.config.export import ExportConfig
 from mipprune.data.registry import Data, load
 from mipprune.measures.latency import TIMED, WARM_UP, milliseconds
 from mipprune.runs import checkpoint
+from mipprune.runs.files import write_atomic
+from mipprune.runs.layout import DENSE, PRUNED, RunLayout
 from mipprune.runs.networks import check_fits
 
 INPUT, OUTPUT = "images", "logits"
@@ -84,7 +86,7 @@ def export(
     """
     if "onnx" in targets:
         _require_onnx()
-    folder = checkpoint.find(folder, "pruned")
+    folder = checkpoint.find(folder, PRUNED)
     network, source = checkpoint.load(folder)
     source = config.data.source() if config.data else source
     if not source.get("name"):
@@ -95,7 +97,7 @@ def export(
     networks = {own: network.eval()}
     dense = _dense_beside(folder.resolve(), network)
     if dense is not None:
-        networks = {"dense": dense.eval(), **networks}
+        networks = {DENSE: dense.eval(), **networks}
     threads = config.threads or torch.get_num_threads()
     forms: dict[str, dict[str, Exported]] = {}
     for name, one in networks.items():
@@ -116,7 +118,7 @@ def export(
                 f"{path} is not written: its outputs differ by {found['difference']:.3g} from "
                 f"the network's, whose own rounding is {found['rounding']:.3g}"
             )
-        checkpoint.write_atomic(path, content)
+        write_atomic(path, content)
         parity.append({"format": kind, "file": str(path), "bytes": len(content), **found})
     runtimes = {
         name: {"torch": one, **{kind: form.forward for kind, form in forms[name].items()}}
@@ -231,8 +233,8 @@ def _properties(data: Data) -> dict[str, str]:
 
 def _dense_beside(folder: Path, network: nn.Module) -> nn.Module | None:
     """What a run's network was before it was pruned."""
-    beside = folder.parent / "dense"
-    if folder.name == "dense" or not checkpoint.is_checkpoint(beside):
+    beside = RunLayout(folder.parent).dense
+    if folder == beside or not checkpoint.is_checkpoint(beside):
         return None
     dense, _ = checkpoint.load(beside)
     same = all(dense.architecture[k] == network.architecture[k] for k in ("name", "classes"))

@@ -44,10 +44,12 @@ from mipprune.analysis.landscape import (
 )
 from mipprune.config.valley import ValleyConfig
 from mipprune.data.registry import Data, Split, load
+from mipprune.distributed.device import pick_device
 from mipprune.measures.network import accuracy
 from mipprune.models.registry import describe
 from mipprune.runs import checkpoint
-from mipprune.runs.networks import check_fits, pick_device
+from mipprune.runs.layout import DENSE, REGULARIZED
+from mipprune.runs.networks import check_fits
 from mipprune.structure.removal import recalibrate
 
 Report = Callable[[str], None]
@@ -81,7 +83,7 @@ def valley(a: Path, b: Path, config: ValleyConfig, report: Report = lambda text:
     """
     began = time.perf_counter()
     device = pick_device(config.device)
-    a, b = (checkpoint.find(folder, "regularized", "dense") for folder in (a, b))
+    a, b = (checkpoint.find(folder, REGULARIZED, DENSE) for folder in (a, b))
     (first, network), data = _load(a, b, config, device)
     sample = Split(*data.examples(config.images, config.seed))
     landscape = _Landscape(network, data, sample, config.batch)

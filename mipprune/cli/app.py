@@ -68,6 +68,6 @@ def check_picture(path: Path | None) -> None:
 def write(path: Path | None, value: Any) -> None:
     """A result as JSON, if a file was named."""
     if path:
-        from mipprune.runs.checkpoint import write_json
+        from mipprune.runs.files import write_json
 
         write_json(path, value)

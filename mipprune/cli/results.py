@@ -111,7 +111,10 @@ def report(
     """One HTML page about runs, finished or not, that works offline."""
     if output is None and len(runs) > 1:
         raise InputError("name the page of several runs: --output FILE.html")
-    output = output or runs[0] / "report.html"
+
+    from mipprune.runs.layout import RunLayout
+
+    output = output or RunLayout(runs[0]).report
 
     from mipprune.report.page import render, run_names, summary
     from mipprune.runs.reading import read_run

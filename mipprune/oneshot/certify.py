@@ -28,12 +28,15 @@ from formulations.layer.stack import Stack
 from formulations.solving.result import relative_gap
 from mipprune.config.certify import CertifyConfig
 from mipprune.data.registry import load
+from mipprune.distributed.device import pick_device
 from mipprune.oneshot.calibration import Order, find_order
 from mipprune.oneshot.layer_problems import Reader, Site, find_site, find_sites, in_order, inputs_of
 from mipprune.oneshot.moments import InputMoments
 from mipprune.oneshot.parallel import check_backend, run_all
 from mipprune.runs import checkpoint
-from mipprune.runs.networks import check_fits, pick_device
+from mipprune.runs.files import write_json
+from mipprune.runs.layout import RunLayout
+from mipprune.runs.networks import check_fits
 from mipprune.structure.cost import Cost
 from mipprune.structure.groups import Groups, find_groups
 from mipprune.structure.matching import match
@@ -129,7 +132,7 @@ def certify(
         "seconds": time.perf_counter() - start,
     }
     if dense is None:
-        checkpoint.write_json(run / "certificate.json", found)
+        write_json(RunLayout(run).certificate, found)
     return found
 
 
@@ -195,19 +198,15 @@ class _Pair:
             raise InputError(f"no run or checkpoint at {run}")
         self.method, result = "unknown", None
         if dense is None:
-            if not (run / "pruned").is_dir() or not (run / "dense").is_dir():
+            layout = RunLayout(run)
+            if not layout.pruned.is_dir() or not layout.dense.is_dir():
                 raise InputError(
                     f"{run} has no pruned/ and dense/ networks: name the dense one by --dense"
                 )
-            if (run / "result.json").is_file():
-                result = json.loads((run / "result.json").read_text())
+            if layout.result.is_file():
+                result = json.loads(layout.result.read_text())
                 self.method = result["method"]
-            # of a run from scratch, dense/ is another network, if it was trained at all
-            same = result is not None and "channels" in result
-            before = run / (
-                "dense" if same or not (run / "regularized").is_dir() else "regularized"
-            )
-            self.pruned_folder, self.dense_folder = run / "pruned", before
+            self.pruned_folder, self.dense_folder = layout.pruned, layout.compared
         else:
             self.pruned_folder, self.dense_folder = run, dense
         self.dense, self.data = checkpoint.load(self.dense_folder)

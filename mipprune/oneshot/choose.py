@@ -29,7 +29,7 @@ from mipprune.oneshot.layer_problems import Site, find_sites, reading_less
 from mipprune.oneshot.moments import InputMoments
 from mipprune.oneshot.parallel import run_all
 from mipprune.oneshot.refit import refit
-from mipprune.runs.checkpoint import write_atomic
+from mipprune.runs.files import write_atomic
 from mipprune.structure import allocation
 from mipprune.structure.cost import Cost
 from mipprune.structure.removal import prune

@@ -33,6 +33,8 @@ from mipprune.oneshot.parallel import check_backend
 from mipprune.oneshot.refit import Fit, refit, renew_statistics
 from mipprune.oneshot.scores import choose_by_scores
 from mipprune.runs import checkpoint
+from mipprune.runs.files import write_atomic, write_json
+from mipprune.runs.layout import DENSE, PRUNED, RunLayout
 from mipprune.runs.networks import open_checkpoint, open_weights
 from mipprune.structure.allocation import check_reachable
 from mipprune.structure.cost import Cost
@@ -77,8 +79,7 @@ def prune_checkpoint(
     if folder is None:
         network, data = open_weights(config)
     else:
-        network, data, folder = open_checkpoint(folder, config, own_data)
-        trained_on = checkpoint.load(folder)[1] if own_data else trained_on
+        network, data, trained_on, folder = open_checkpoint(folder, config, own_data)
     return _Run(network, data, folder, trained_on, config, resume, report).execute()
 
 
@@ -86,13 +87,14 @@ def finetune(result: dict[str, Any], config: PruneConfig, epochs: int) -> dict[s
     """Train the pruned network of a result on, removing nothing more; the training's result."""
     from mipprune.training.run import train
 
-    data = checkpoint.load(Path(result["folder"]) / "pruned")[1]
+    pruned = RunLayout(Path(result["folder"])).pruned
+    data = checkpoint.load(pruned)[1]
     words = {
         "name": f"{Path(result['folder']).name}-finetuned",
         "runs": config.runs,
         "seed": config.seed,
         "device": config.device,
-        "init": str(Path(result["folder"]) / "pruned"),
+        "init": str(pruned),
         "recalibrate": 0,
         "data": {**data, "batch": config.data.batch},
         "method": {"name": "magnitude"},
@@ -180,7 +182,7 @@ class _Run:
             raise InputError(
                 f"{self.folder} exists: choose another name=NAME, or go on with it by --resume"
             )
-        file = self.folder / "config.yaml"
+        file = RunLayout(self.folder).config
         before = yaml.safe_load(file.read_text()) if file.exists() else None
         if before is not None and before != self._identity():
             raise InputError(f"{self.folder} was begun with other settings: see {file}")
@@ -191,19 +193,20 @@ class _Run:
         return {**settings, "source": None if self.source is None else str(self.source)}
 
     def execute(self) -> dict[str, Any]:
-        self.state = self.folder / "state"
+        layout = RunLayout(self.folder)
+        self.state = layout.state
         self.state.mkdir(parents=True, exist_ok=True)
         text = yaml.safe_dump(self._identity(), sort_keys=False)
-        checkpoint.write_atomic(self.folder / "config.yaml", text.encode())
+        write_atomic(layout.config, text.encode())
         self.report("dense network")
-        dense = measure(self.network, self.data, self._save("dense", self.network))
+        dense = measure(self.network, self.data, self._save(DENSE, self.network))
         images = self.data.sample(self.config.images, self.config.seed).cpu()
         batches = list(images.split(_BATCH))
         kept, layers = self._choose(batches)
         smaller = prune(self.network, self.groups, kept).eval()
         removed = accuracy(smaller, self.data)
         fits = self._refit(smaller, kept, batches)
-        pruned = measure(smaller, self.data, self._save("pruned", smaller))
+        pruned = measure(smaller, self.data, self._save(PRUNED, smaller))
         left = self.groups.kept_per_layer(kept)
         result = {
             "dense": dense,
@@ -225,7 +228,7 @@ class _Run:
             "choices": layers,
             "fits": fits,
         }
-        checkpoint.write_json(self.folder / "result.json", result)
+        write_json(layout.result, result)
         shutil.rmtree(self.state)
         return result
 
@@ -279,11 +282,11 @@ class _Run:
         def note(layer, fit: Fit, tensors: dict[str, torch.Tensor]) -> None:
             self.report(f"{layer.name}: refit, error {fit.before:.4f} → {fit.after:.4f}")
             cpu = {name: tensor.cpu() for name, tensor in tensors.items()}
-            checkpoint.write_atomic(self._tensors(layer.name), save(cpu))
+            write_atomic(self._tensors(layer.name), save(cpu))
             rows.append(
                 {"layer": layer.name, "ridge": fit.ridge, "before": fit.before, "after": fit.after}
             )
-            checkpoint.write_json(file, rows)
+            write_json(file, rows)
 
         refit(
             *(self.network, smaller, self.groups, kept, batches),
@@ -301,4 +304,4 @@ class _Run:
 
     def _save(self, name: str, network: nn.Module) -> int:
         checkpoint.save(self.folder / name, network, data=self.trained_on)
-        return (self.folder / name / "model.safetensors").stat().st_size
+        return checkpoint.file_bytes(self.folder / name)

@@ -1,29 +1,38 @@
-"""The network and device that a configuration names, and the data that go with them."""
+"""Networks with the data that go with them: as configured, or from a checkpoint."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, NamedTuple
 
-import torch
 from torch import nn
 
 from formulations.errors import InputError
 from mipprune.config.schema import NetworkConfig
 from mipprune.data.registry import Data, load
+from mipprune.distributed.device import pick_device
 from mipprune.models.registry import build, load_weights, options_of
 from mipprune.runs import checkpoint
+from mipprune.runs.layout import LAST, PRUNED
 
 
-def pick_device(name: str) -> torch.device:
-    """``auto`` is CUDA where there is one, else the CPU."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device={name} is not to be had: {str(error).splitlines()[0]}") from None
-    return device
+class OpenedCheckpoint(NamedTuple):
+    """A checkpoint's network and its data, on the device.
+
+    Attributes
+    ----------
+    network : nn.Module
+    data : Data
+    source : dict
+        What names the data: arguments of :func:`mipprune.data.registry.load`.
+    folder : Path
+        The checkpoint's own.
+    """
+
+    network: nn.Module
+    data: Data
+    source: dict[str, Any]
+    folder: Path
 
 
 def check_fits(source: str | Path, network: nn.Module, data: Data) -> None:
@@ -37,26 +46,28 @@ def check_fits(source: str | Path, network: nn.Module, data: Data) -> None:
 
 
 def make_network(config: NetworkConfig, data: Data) -> nn.Module:
-    """The configured network for a data set, with the weights of ``init`` if there are any."""
-    if config.init and Path(config.init).is_dir():
-        network, _ = checkpoint.load(Path(config.init))
-        check_fits(config.init, network, data)
+    """The configured network for a data set, on the CPU.
+
+    With the weights of ``init`` if there are any; a checkpoint says itself which model it is.
+
+    Raises
+    ------
+    InputError
+        If the model has no such option, or the weights do not fit it or the data.
+    """
+    model, init = config.model, config.init
+    if init and Path(init).is_dir():
+        network, _ = checkpoint.load(Path(init))
+        check_fits(init, network, data)
         return network
-    options = config.model.model_dump(exclude={"name"}, exclude_none=True)
-    known = options_of(config.model.name)
+    options = model.model_dump(exclude={"name"}, exclude_none=True)
+    known = options_of(model.name)
     for option in options:
         if option not in known:
-            raise InputError(f"model {config.model.name} has no option model.{option}")
-    network = build(
-        {
-            "name": config.model.name,
-            "shape": data.shape,
-            "classes": data.classes,
-            **options,
-        }
-    )
-    if config.init:
-        load_weights(network, config.init)
+            raise InputError(f"model {model.name} has no option model.{option}")
+    network = build({"name": model.name, "shape": data.shape, "classes": data.classes, **options})
+    if init:
+        load_weights(network, init)
     return network
 
 
@@ -67,10 +78,8 @@ def open_weights(config: NetworkConfig) -> tuple[nn.Module, Data]:
     return make_network(config, data).to(device), data
 
 
-def open_checkpoint(
-    folder: Path, config: NetworkConfig, own_data: bool
-) -> tuple[nn.Module, Data, Path]:
-    """A checkpoint's network and the data it was trained on, on the device, and its own folder.
+def open_checkpoint(folder: Path, config: NetworkConfig, own_data: bool) -> OpenedCheckpoint:
+    """A checkpoint's network and its data, on the device.
 
     Parameters
     ----------
@@ -78,11 +87,18 @@ def open_checkpoint(
         A run (its ``pruned`` checkpoint, or else ``last``) or a checkpoint.
     config : NetworkConfig
         Device; data if not ``own_data``.
+    own_data : bool
+        Whether the data that the network was trained on are meant.
+
+    Raises
+    ------
+    InputError
+        If there is no checkpoint, or the data do not fit it.
     """
-    folder = checkpoint.find(folder, "pruned", "last")
+    folder = checkpoint.find(folder, PRUNED, LAST)
     device = pick_device(config.device)
     network, trained_on = checkpoint.load(folder)
     source = trained_on if own_data else config.data.source()
     data = load(**source, device=device)
     check_fits(folder, network, data)
-    return network.to(device), data, folder
+    return OpenedCheckpoint(network.to(device), data, source, folder)

@@ -13,9 +13,10 @@ from formulations.errors import InputError
 from mipprune.config.schema import PhaseConfig
 from mipprune.config.train import Config
 from mipprune.data.registry import Data, load
+from mipprune.distributed.device import pick_device
 from mipprune.distributed.ranks import Ranks
 from mipprune.methods.registry import Task, create
-from mipprune.runs.networks import make_network, pick_device
+from mipprune.runs.networks import make_network
 from mipprune.structure.cost import Cost
 from mipprune.structure.groups import Groups
 from mipprune.structure.links import Masks

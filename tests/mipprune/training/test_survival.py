@@ -20,7 +20,7 @@ from mipprune.config.recipes import read_recipe
 from mipprune.config.train import Config
 from mipprune.distributed.ranks import Ranks
 from mipprune.methods.spr import Spr
-from mipprune.runs import checkpoint
+from mipprune.runs import checkpoint, files
 from mipprune.runs.folder import RunFolder
 from mipprune.training import monitor as guard
 from mipprune.training.monitor import Stopped
@@ -157,14 +157,14 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(whole, cut, caps
 
 
 def test_a_checkpoint_that_the_disk_cannot_read_counts_as_damaged(cut, monkeypatch):
-    folder, read = cut("cut-unreadable"), checkpoint._digest
+    folder, read = cut("cut-unreadable"), files.file_digest
 
     def failing(path):
         if path.parent.name == "last":
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         return read(path)
 
-    monkeypatch.setattr(checkpoint, "_digest", failing)
+    monkeypatch.setattr(files, "file_digest", failing)
     *_, state, broken = checkpoint.load_generation(folder / "last")
     assert (state["epoch"], state["step"]) == (1, 4)
     assert broken == f"unreadable checkpoint: {folder / 'last'}: Input/output error"
