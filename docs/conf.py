@@ -36,7 +36,6 @@ default_role = "code"
 autodoc_default_options = {
     "members": True,
     "member-order": "bysource",
-    "show-inheritance": True,
     "ignore-module-all": True,  # a name that a module hands on is documented where it is written
 }
 autodoc_typehints = "signature"
@@ -48,6 +47,7 @@ autodoc_mock_imports = [
 napoleon_google_docstring = False
 napoleon_use_ivar = True
 
+add_module_names = False  # a page is of one module, and says so
 html_theme = "furo"
 html_title = f"mipprune {release}"
 html_static_path = ["_static"]
@@ -92,7 +92,12 @@ def _announced(out: list[str]) -> bool:
     return bool(above) and above[-1].rstrip().endswith("::")
 
 
-_CODE = re.compile(r"(``.*?``|:[\w:]+:`[^`]*`|`[^`]*`|(?<![\w*])\*\w[^*]*\*(?![\w*]))")
+# literals, roles, and words set strong or emphasised
+# literals, roles, and words set strong or emphasised
+_CODE = re.compile(
+    r"(``.*?``|:[\w:]+:`[^`]*`|`[^`]*`"
+    r"|(?<![\w*])\*\*\w[^*]*\*\*(?![\w*])|(?<![\w*])\*\w[^*]*\*(?![\w*]))"
+)
 
 
 def _escaped(line: str) -> str:

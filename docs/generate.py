@@ -6,10 +6,10 @@ not kept: a new module, setting or command appears by itself.
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import pkgutil
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -33,14 +33,17 @@ PACKAGES = ("formulations", "mipprune")
 
 
 def write() -> None:
-    """Write all generated pages anew."""
-    shutil.rmtree(FOLDER, ignore_errors=True)
-    (FOLDER / "api").mkdir(parents=True)
-    for package in PACKAGES:
-        for name, text in module_pages(package):
-            (FOLDER / "api" / f"{name}.rst").write_text(text, encoding="utf-8")
-    (FOLDER / "settings.md").write_text(settings_page(), encoding="utf-8")
-    (FOLDER / "commands.md").write_text(commands_page(), encoding="utf-8")
+    """Write all generated pages; those that are as they were keep their time."""
+    pages = {f"api/{n}.rst": text for package in PACKAGES for n, text in module_pages(package)}
+    pages |= {"settings.md": settings_page(), "commands.md": commands_page()}
+    for old in FOLDER.rglob("*.*"):
+        if str(old.relative_to(FOLDER)) not in pages:
+            old.unlink()
+    (FOLDER / "api").mkdir(parents=True, exist_ok=True)
+    for name, text in pages.items():
+        path = FOLDER / name
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
 
 
 # ---- interface ----------------------------------------------------------------------------------
@@ -52,8 +55,14 @@ def module_pages(package: str) -> Iterator[tuple[str, str]]:
     found = [part for part in pkgutil.iter_modules(module.__path__) if part.name[0] != "_"]
     names = [f"{package}.{part.name}" for part in found]
     lines = [*_head(package), "   :no-members:", "", *_public_names(module)]
+    rows = [
+        (f":doc:`{name.rpartition('.')[2]} <{name}>`", _first_words(part, name))
+        for name, part in zip(names, found, strict=True)
+    ]
+    lines += _list(rows)
     if names:
-        lines += ["", ".. toctree::", "   :maxdepth: 1", "", *(f"   {name}" for name in names)]
+        lines += ["", ".. toctree::", "   :hidden:", ""]
+        lines += [f"   {name.rpartition('.')[2]} <{name}>" for name in names]
     yield package, "\n".join(lines) + "\n"
     for name, part in zip(names, found, strict=True):
         if part.ispkg:
@@ -66,20 +75,40 @@ def _head(name: str) -> list[str]:
     return [name, "=" * len(name), "", f".. automodule:: {name}"]
 
 
+def _first_words(part: pkgutil.ModuleInfo, name: str) -> str:
+    """The first paragraph of a module's docstring; the module is not imported."""
+    spec = part.module_finder.find_spec(name, None)
+    if spec is None or spec.origin is None:
+        return ""
+    text = ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))) or ""
+    return escaped(_paragraph(text))
+
+
 def _public_names(module: ModuleType) -> list[str]:
     """A table of what a package offers by its own name, with where each is written."""
     rows = []
     for name in getattr(module, "__all__", []):
         value = getattr(module, name)
-        home = getattr(value, "__module__", None)
-        if inspect.ismodule(value) or not (inspect.isclass(value) or inspect.isfunction(value)):
-            rows.append(f"   * - ``{name}``\n     - ")
-            continue
-        first = (inspect.getdoc(value) or "").partition("\n\n")[0].replace("\n", " ")
-        rows.append(f"   * - :py:obj:`{name} <{home}.{name}>`\n     - {escaped(first)}")
+        if inspect.isclass(value) or inspect.isfunction(value):
+            first = escaped(_paragraph(inspect.getdoc(value) or ""))
+            rows.append((f":py:obj:`{name} <{value.__module__}.{name}>`", first))
+        elif not inspect.ismodule(value):
+            rows.append((f"``{name}``", ""))
+    return _list(rows)
+
+
+def _list(rows: Sequence[tuple[str, str]]) -> list[str]:
+    """A table without a head, in reStructuredText."""
     if not rows:
         return []
-    return ["", ".. list-table::", "   :widths: 25 75", "", *rows]
+    lines = ["", ".. list-table::", "   :widths: 30 70", ""]
+    for left, right in rows:
+        lines += [f"   * - {left}", f"     - {right}"]
+    return lines
+
+
+def _paragraph(text: str) -> str:
+    return text.partition("\n\n")[0].replace("\n", " ")
 
 
 def escaped(text: str) -> str:
@@ -158,8 +187,10 @@ def _help(words: list[str]) -> str:
     return result.stdout.strip()
 
 
-def _table(rows: Iterable[Sequence[str]], head: Sequence[str] = ()) -> str:
-    head = head or ("setting", "type", "default", "meaning")
-    lines = [head, ["---"] * len(head)]
-    lines += [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
+def _table(rows: Iterable[Sequence[str]]) -> str:
+    """Markdown of settings: key, type and default as code, and the meaning."""
+    lines = [["setting", "type", "default", "meaning"], ["---"] * 4]
+    for *code, meaning in rows:
+        cells = [*(f"`{cell}`" if cell else "" for cell in code), meaning]
+        lines.append([cell.replace("|", "\\|").replace("\n", " ") for cell in cells])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

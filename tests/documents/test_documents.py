@@ -1,5 +1,7 @@
 """The documentation's tables are those of the recorded results."""
 
+import re
+
 import documents
 import pytest
 
@@ -23,3 +25,21 @@ def test_a_changed_figure_is_noticed():
     text = (documents.ROOT / "README.md").read_text(encoding="utf-8")
     figure = f"{documents.load('demo')['result']['pruned']['accuracy']:.2f}"
     assert documents.rewritten(text.replace(figure, "99.99")) == text
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=str)
+def test_modules_that_are_named_exist(path):
+    named = re.findall(
+        r"`((?:formulations|mipprune|benchmarks)/[\w/.-]*)`", path.read_text("utf-8")
+    )
+    missing = [name for name in named if not (documents.ROOT / name).exists()]
+    assert [name for name in missing if "NAME" not in name] == []
+
+
+@pytest.mark.parametrize("package", ["formulations", "mipprune"])
+def test_the_tree_of_the_architecture_has_every_room(package):
+    text = (documents.ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    (tree,) = re.findall(rf"^    {package}/ .*?\n\n", text, re.DOTALL | re.MULTILINE)
+    shown = sorted(re.findall(r"^      (\w+)/ ", tree, re.MULTILINE))
+    folders = (documents.ROOT / package).glob("*/__init__.py")
+    assert shown == sorted(file.parent.name for file in folders)
