@@ -31,7 +31,7 @@ from mipprune.report.tables import print_export
 from mipprune.runs import checkpoint
 from mipprune.runs.files import write_json
 from mipprune.structure.allocation import allocate
-from mipprune.structure.removal import prune, recalibrate
+from mipprune.structure.removal import prune_groups, recalibrate
 from mipprune.structure.scope import find_structure
 
 MODELS = (
@@ -59,7 +59,7 @@ def exported(model: dict[str, Any], source: DataConfig, budget: BudgetConfig) ->
     groups, cost = find_structure(network, data.shape, "channel")
     worth = np.random.default_rng(0).random(groups.count) * cost.marginal("macs")
     kept = allocate(cost, worth, "macs", budget.macs, multiple=budget.multiple, floor=budget.floor)
-    smaller = prune(network, groups, groups.settle(kept))
+    smaller = prune_groups(network, groups, groups.settle(kept))
     recalibrate(smaller, images.split(64))
     with TemporaryDirectory() as name:
         folder = Path(name)

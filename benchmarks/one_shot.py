@@ -43,7 +43,7 @@ from mipprune.oneshot.run import find_candidates
 from mipprune.oneshot.scores import choose_by_scores
 from mipprune.runs.files import write_json
 from mipprune.runs.networks import open_weights
-from mipprune.structure.removal import prune, recalibrate
+from mipprune.structure.removal import prune_groups, recalibrate
 
 FILE = Path("benchmarks/results/one-shot.json")
 METHODS = [
@@ -127,7 +127,7 @@ def run(given: argparse.Namespace):
                     kept = chooser.kept(chooser.choices(paths, widths))
                 else:
                     kept = choose_by_scores(method, network, cost, data, limit, 0)
-                smaller = prune(network, groups, kept).eval()
+                smaller = prune_groups(network, groups, kept).eval()
                 found = {
                     "removed": _accuracy(smaller, data),
                     "recalibrated": _accuracy(_recalibrated(smaller, batches), data),

@@ -99,7 +99,7 @@ def main() -> None:
         parameter.grad = torch.zeros_like(parameter)
 
     def penalty(term):
-        return GroupPenalty(parameters, groups.producers(), groups.count, term)
+        return GroupPenalty(network, groups, term)
 
     generated = penalty(entry("square").term(C, BOUND, a=A))
     by_hand = penalty(entry("square").term(C, BOUND, a=A))

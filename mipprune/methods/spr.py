@@ -30,7 +30,7 @@ from mipprune.config.schema import MethodConfig
 from mipprune.methods.base import ADAPTATIONS, Method, Task
 from mipprune.penalties.group_penalty import GroupPenalty
 from mipprune.structure.allocation import WidthOptions, allocate, remove_below
-from mipprune.structure.groups import Member
+from mipprune.structure.groups import Groups, Member
 
 
 class Settings(MethodConfig):
@@ -298,9 +298,8 @@ class Part:
         members = [Member(m.tensor, m.axis, number[m.group], m.role) for m in members]
         members = [m for m in members if (m.group >= 0).any()]
         self.unit = self._term(spr)
-        self.penalty = GroupPenalty(
-            spr.task.parameters, members, len(chosen), self.unit.scaled(spr.lam)
-        )
+        groups = Groups(len(chosen), tuple(members))
+        self.penalty = GroupPenalty(spr.task.network, groups, self.unit.scaled(spr.lam))
 
     def _term(self, spr: Spr) -> Term:
         bound = np.full(spr.task.groups.count, np.inf)
@@ -315,7 +314,7 @@ class Part:
 
     def scores(self) -> np.ndarray:
         """Keep-scores, not cut at 1, (chosen groups,)."""
-        return self.penalty.term.uncapped_indicator(*self.penalty.norms()).cpu().numpy()
+        return self.penalty.keep_scores()
 
 
 def _initial_peaks(parameters, members: list[Member], count: int, ball: bool) -> np.ndarray:

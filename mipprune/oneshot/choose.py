@@ -32,7 +32,7 @@ from mipprune.oneshot.refit import refit
 from mipprune.runs.files import write_atomic
 from mipprune.structure import allocation
 from mipprune.structure.cost import Cost
-from mipprune.structure.removal import prune
+from mipprune.structure.removal import prune_groups
 
 # shares of a site's channels at which the effect of its error is measured
 _TRIED = (0.25, 0.5, 0.75)
@@ -188,7 +188,7 @@ class Chooser:
         """The network with a support of one site, all layers refitted on some images."""
         kept = np.ones(self.cost.groups.count, bool)
         kept[site.groups] = support
-        smaller = prune(self.network, self.cost.groups, kept)
+        smaller = prune_groups(self.network, self.cost.groups, kept)
         batches = images.split(-(-len(images) // _TRIAL_BATCHES))
         positions = min(_TRIAL_POSITIONS, self.settings.positions)
         refit(

@@ -75,7 +75,7 @@ def refit(
     ----------
     dense : nn.Module
     pruned : nn.Module
-        ``prune(dense, groups, kept)``, on the same device; both are left in evaluation mode.
+        ``prune_groups(dense, groups, kept)``, on the same device; both are left in evaluation mode.
     groups : Groups
         Of the dense network.
     kept : (groups,) bool array

@@ -39,7 +39,7 @@ from mipprune.runs.networks import open_checkpoint, open_weights
 from mipprune.structure.allocation import check_reachable
 from mipprune.structure.cost import Cost
 from mipprune.structure.groups import Groups
-from mipprune.structure.removal import prune, recalibrate
+from mipprune.structure.removal import prune_groups, recalibrate
 from mipprune.structure.scope import find_structure
 
 # images of a forward pass
@@ -203,7 +203,7 @@ class _Run:
         images = self.data.sample(self.config.images, self.config.seed).cpu()
         batches = list(images.split(_BATCH))
         kept, layers = self._choose(batches)
-        smaller = prune(self.network, self.groups, kept).eval()
+        smaller = prune_groups(self.network, self.groups, kept).eval()
         removed = accuracy(smaller, self.data)
         fits = self._refit(smaller, kept, batches)
         pruned = measure(smaller, self.data, self._save(PRUNED, smaller))

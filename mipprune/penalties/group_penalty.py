@@ -9,31 +9,45 @@ operator is applied after the step. Statistics of half-precision weights are kep
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 
 import torch
+from torch import nn
 
+from formulations.arrays import FloatArray
 from formulations.errors import InputError
 from formulations.terms.prox_search import Layout
 from formulations.terms.term import Partition, Term
-from mipprune.penalties.layout import Measure
+from mipprune.penalties.layout import MakeBackend, Measure
 from mipprune.penalties.rows import GroupRows
-from mipprune.structure.groups import Member
+from mipprune.structure.groups import Groups
 
 
 class GroupPenalty:
     """h summed over the groups of a network.
 
+    In a training loop either :meth:`prox_` follows the optimizer's step, or :meth:`add_gradient_`
+    goes before it.
+
     Parameters
     ----------
-    parameters, members, count
-        The weights of every group: see :class:`mipprune.penalties.rows.GroupRows`.
+    network : nn.Module or mapping of str to Tensor
+        The network, or its parameters by name.
+    groups : Groups
+        Of the network; their producers are what is penalised.
     term : Term
-        Of these groups, as NumPy numbers or for tensors; see :attr:`term`.
+        Of these groups, or one for all of them; as NumPy numbers or for tensors: see :attr:`term`.
+    backend : callable, optional
+        As of :class:`mipprune.penalties.rows.GroupRows`.
+    may_wait : bool, optional
+        Whether a step may ask for tensors' values, which on a GPU is to wait for a queue of work;
+        by default on the CPU alone.
 
     Attributes
     ----------
+    count : int
+        Number of groups.
     term : Term
         The same for tensors on the parameters' device.
 
@@ -45,21 +59,28 @@ class GroupPenalty:
 
     def __init__(
         self,
-        parameters: Mapping[str, torch.Tensor],
-        members: Sequence[Member],
-        count: int,
+        network: nn.Module | Mapping[str, torch.Tensor],
+        groups: Groups,
         term: Term,
-    ):
-        self.count, self.weights = count, GroupRows(parameters, members, count)
+        *,
+        backend: MakeBackend | None = None,
+        may_wait: bool | None = None,
+    ) -> None:
+        parameters = network
+        if isinstance(parameters, nn.Module):
+            parameters = dict(parameters.named_parameters())
+        members = groups.producers()
+        self.count = groups.count
+        self.weights = GroupRows(parameters, members, groups.count, backend)
         self.term = term.to(torch.zeros(0, dtype=self.weights.dtype, device=self.weights.device))
         self._order = term.profile.norm_order
         self._bounded = bool(torch.isfinite(self.term.bound).any())
         self._boxed = self._bounded and not term.profile.ball
         self._searches = self._boxed or self._order != 2
-        self._asynchronous = asynchronous(self.weights.device)
+        self._may_wait = self.weights.device.type == "cpu" if may_wait is None else may_wait
         # without r* every group's step is a search: there is nothing to wait for that is rare
         rare = self._order == 2 and bool(torch.isfinite(self.term.radius).all())
-        self._explicit = self._asynchronous and self._boxed and rare
+        self._explicit = not self._may_wait and self._boxed and rare
         if self._searches and len({member.tensor for member in members}) < len(members):
             raise InputError(
                 "a weight in two groups takes a term of the norm ‖·‖₂ without a box: "
@@ -76,8 +97,16 @@ class GroupPenalty:
         return self.term.projected(*self.norms()).sum()
 
     def keep(self) -> torch.Tensor:
-        """Keep-scores y*(w_j) of every group, (count,), in [0, 1]."""
+        """Relaxed indicators y*(w_j) of every group, (count,), in [0, 1]."""
         return self.term.indicator(*self.norms())
+
+    def keep_scores(self) -> FloatArray:
+        """Keep-scores: y*(w_j) of every group before it is cut at 1, (count,) in NumPy.
+
+        So they rank the groups that the relaxation keeps, too.
+        """
+        scores = self.term.uncapped_indicator(*self.norms())
+        return scores.detach().double().cpu().numpy()
 
     @torch.no_grad()
     def add_gradient_(self) -> None:
@@ -96,6 +125,11 @@ class GroupPenalty:
         Where the box decides, the step needs a search. On a GPU, which would have to be waited for
         to know whether any group does, such groups take the explicit step w − step·∇h instead,
         within the box: the same to first order in the step.
+
+        Parameters
+        ----------
+        step : float
+            Length t > 0, such as the learning rate.
         """
         measure = self._measure()
         norm, peak, spikes = measure.norm, measure.peak, None
@@ -106,8 +140,8 @@ class GroupPenalty:
             spikes = self.weights.spikes(torch.where(searched, -step * axial, 0.0), measure)
             factor = torch.where(searched, (1 - step * radial).clamp(min=0), factor)
         elif self._searches and bool(searched.any()):
-            search = partial(_search, self.term.take(searched), step)
-            self.weights.replace_(searched, search)
+            found = partial(_stepped, self.term.take(searched), step)
+            self.weights.replace_(searched, found)
             factor = torch.where(searched, 1.0, factor)
             peak = torch.where(searched, 0.0, peak)
         outside = self._boxed and self._perhaps(peak * factor > self.term.bound)  # by rounding
@@ -142,26 +176,21 @@ class GroupPenalty:
         return measure._replace(peak=measure.norm) if self.term.profile.ball else measure
 
     def _perhaps(self, mask: torch.Tensor) -> bool:
-        """Whether any is set; on a GPU, which would have to be waited for, always True."""
-        return self._asynchronous or bool(mask.any())
+        """Whether any is set; where that would have to be waited for, always True."""
+        return not self._may_wait or bool(mask.any())
 
 
-def asynchronous(device: torch.device) -> bool:
-    """Whether to ask for a tensor's value is to wait for a queue of work."""
-    return device.type != "cpu"
-
-
-def _search(
+def _stepped(
     term: Term, step: float, size: torch.Tensor, owner: torch.Tensor, count: int
 ) -> torch.Tensor:
     """:meth:`Term.prox_by_search` of (D,) magnitudes, each of the group that owns it."""
     size = size.double()  # nested searches need the digits
     if size.device.type == "cpu":  # few numbers, many operations: NumPy's calls cost less
-        order = torch.argsort(owner, stable=True)
+        by_owner = torch.argsort(owner, stable=True)
         layout = Partition(torch.bincount(owner, minlength=count)).layout
-        by_group = size[order].numpy()
-        found = torch.from_numpy(term.to(by_group).prox_by_search(by_group, step, layout))
-        return torch.empty_like(size).index_copy_(0, order, found)
+        sorted_size = size[by_owner].numpy()
+        found = torch.from_numpy(term.to(sorted_size).prox_by_search(sorted_size, step, layout))
+        return torch.empty_like(size).index_copy_(0, by_owner, found)
     layout = Layout(
         lambda x: x.new_zeros(count).index_add_(0, owner, x),
         lambda x: x.new_zeros(count).scatter_reduce_(0, owner, x, "amax"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -10,8 +10,9 @@ import torch
 
 from formulations.errors import InputError
 
-# Magnitudes (D,), the owner of each (D,), a number from 0, and how many owners: to new magnitudes.
-Search = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
+NewMagnitudes = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
+"""From magnitudes (D,), the owner of each (D,) int, numbered from 0, and how many owners there are,
+to other magnitudes (D,)."""
 
 
 @dataclass(eq=False)
@@ -45,13 +46,14 @@ class Measure(NamedTuple):
     ----------
     norm, peak : Tensor
         ‖w_j‖_p and ‖w_j‖∞.
-    ties : Tensor or None
-        How many weights are at the peak, where that came with the same pass.
+    ties : callable
+        Gives how many weights are at the peak, as long as the weights are not changed; where that
+        did not come with the same pass, it is another one.
     """
 
     norm: torch.Tensor
     peak: torch.Tensor
-    ties: torch.Tensor | None = None
+    ties: Callable[[], torch.Tensor]
 
 
 class Spikes(NamedTuple):
@@ -62,25 +64,29 @@ class Spikes(NamedTuple):
 
 
 class Backend(Protocol):
-    """What :class:`GroupRows` asks of an implementation; as its methods of the same names."""
+    """An implementation for rows of ``count`` groups, with norms and factors of one type."""
 
-    def measure(self, order: float, peaks: bool) -> Measure: ...
-
-    def ties(self, peak: torch.Tensor) -> torch.Tensor: ...
-
-    def replace_(self, chosen: torch.Tensor, search: Search) -> None: ...
+    def measure(self, order: float, peaks: bool) -> Measure:
+        """Return ‖w_j‖_p of every group, p = ``order``, and, if asked for, ‖w_j‖∞, else 0."""
 
     def scale_(
         self, factor: torch.Tensor, spikes: Spikes | None, limit: torch.Tensor | None
-    ) -> None: ...
+    ) -> None:
+        """Multiply weights by the factor of their group, add spikes, cut at ±limit; (groups,)."""
 
-    def add_to_gradients_(
-        self, factor: torch.Tensor, order: float, spikes: Spikes | None
-    ) -> None: ...
+    def replace_(self, chosen: torch.Tensor, magnitudes: NewMagnitudes) -> None:
+        """Give the weights of the chosen groups, (groups,) bool, other magnitudes."""
+
+    def add_to_gradients_(self, factor: torch.Tensor, order: float, spikes: Spikes | None) -> None:
+        """Add factor·sign(w)|w|^(p−1), and spikes, to the gradients that there are."""
+
+
+MakeBackend = Callable[[Sequence[Rows], int, torch.dtype], Backend]
+"""From rows, number of groups, and type of norms and factors."""
 
 
 def tiles(rows: Rows, tensor: int, first: int, height: int, width: int) -> list[list[int]]:
-    """What the programs need of a tensor, a line each.
+    """What the programs that work on a tensor's tiles need of it, a line for each tile.
 
     The tensor's number; offset of the tile's first entry; number of its first row, its rows and
     their length; stride from row to row; and entry k of a row lies at (k // inner)·outer +

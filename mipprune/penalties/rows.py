@@ -12,7 +12,7 @@ from importlib.util import find_spec
 
 import torch
 
-from mipprune.penalties.layout import Backend, Measure, Rows, Search, Spikes
+from mipprune.penalties.layout import Backend, MakeBackend, Measure, NewMagnitudes, Rows, Spikes
 from mipprune.penalties.torch_backend import Operations
 from mipprune.structure.groups import Member
 
@@ -29,6 +29,8 @@ class GroupRows:
         slices of all its members together. Indices with group −1 are left alone.
     count : int
         Number of groups.
+    backend : callable, optional
+        Makes the implementation; by default :func:`backend_for` the weights' device.
 
     Attributes
     ----------
@@ -37,9 +39,14 @@ class GroupRows:
     """
 
     def __init__(
-        self, parameters: Mapping[str, torch.Tensor], members: Sequence[Member], count: int
-    ):
-        self.count, self.rows = count, []
+        self,
+        parameters: Mapping[str, torch.Tensor],
+        members: Sequence[Member],
+        count: int,
+        backend: MakeBackend | None = None,
+    ) -> None:
+        self.count = count
+        self.rows: list[Rows] = []
         for member in members:
             parameter = parameters[member.tensor]
             group = torch.as_tensor(member.group, device=parameter.device)
@@ -49,16 +56,17 @@ class GroupRows:
             )
         first = self.rows[0].parameter
         self.device, self.dtype = first.device, torch.promote_types(first.dtype, torch.float32)
-        self._backend, self._addresses = None, None
+        self._make = backend or backend_for(self.device)
+        self._made: tuple[list[int], Backend] | None = None
 
     @property
     def backend(self) -> Backend:
         """The implementation for the weights where they lie now."""
         addresses = [rows.parameter.data_ptr() for rows in self.rows]
-        if addresses != self._addresses:  # at first, and after a change of the memory format
-            self._backend = backend_for(self.device)(self.rows, self.count, self.dtype)
-            self._addresses = addresses
-        return self._backend
+        # at first, and after a change of the memory format
+        if self._made is None or self._made[0] != addresses:
+            self._made = addresses, self._make(self.rows, self.count, self.dtype)
+        return self._made[1]
 
     def sizes(self) -> torch.Tensor:
         """Number of weights of every group, (count,)."""
@@ -80,8 +88,7 @@ class GroupRows:
     @torch.no_grad()
     def spikes(self, height: torch.Tensor, measure: Measure) -> Spikes:
         """A change by ``height``, (count,), shared among the weights at the peak of each group."""
-        ties = self.backend.ties(measure.peak) if measure.ties is None else measure.ties
-        return Spikes(height / ties.clamp(min=1), measure.peak)
+        return Spikes(height / measure.ties().clamp(min=1), measure.peak)
 
     @torch.no_grad()
     def scale_(
@@ -97,12 +104,12 @@ class GroupRows:
         self.backend.scale_(factor.to(self.dtype), spikes, limit)
 
     @torch.no_grad()
-    def replace_(self, chosen: torch.Tensor, search: Search) -> None:
-        """Give the weights of the chosen groups, (count,) bool, the magnitudes of a search.
+    def replace_(self, chosen: torch.Tensor, magnitudes: NewMagnitudes) -> None:
+        """Give the weights of the chosen groups, (count,) bool, other magnitudes.
 
-        It numbers the chosen groups from 0. This waits for the device.
+        ``magnitudes`` numbers the chosen groups from 0. The device is waited for.
         """
-        self.backend.replace_(chosen, search)
+        self.backend.replace_(chosen, magnitudes)
 
     @torch.no_grad()
     def add_to_gradients_(
@@ -115,10 +122,11 @@ class GroupRows:
         self.backend.add_to_gradients_(factor.to(self.dtype), order, spikes)
 
 
-def backend_for(device: torch.device) -> type[Backend]:
+def backend_for(device: torch.device) -> MakeBackend:
     """Triton kernels on an NVIDIA GPU, where torch brings Triton along; else tensor operations."""
     if device.type == "cuda" and find_spec("triton"):
-        from mipprune.penalties.triton_backend import Kernels
+        # Triton is not installed everywhere
+        from mipprune.penalties.triton_backend import Kernels  # noqa: PLC0415
 
         return Kernels
     return Operations

@@ -13,11 +13,11 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 
-from mipprune.penalties.layout import Measure, Rows, Search, Spikes
+from mipprune.penalties.layout import Measure, NewMagnitudes, Rows, Spikes
 
 # Entries from which a tensor's own reductions take longer than calling them.
 _LARGE = 1 << 16
@@ -49,11 +49,12 @@ class Operations:
         Of norms and factors.
     """
 
-    def __init__(self, rows: Sequence[Rows], count: int, dtype: torch.dtype):
+    def __init__(self, rows: Sequence[Rows], count: int, dtype: torch.dtype) -> None:
         self._count, self._dtype = count, dtype
         self._rows, device = list(rows), rows[0].parameter.device
         self._weights = [r.parameter.detach() for r in rows]
-        self._matrices, total = [], 0
+        self._matrices: list[_Matrix] = []
+        total = 0
         for members in self._same_lengths():
             self._matrices.append(self._matrix(members, total))
             total = self._matrices[-1].place.stop
@@ -99,7 +100,7 @@ class Operations:
 
     def _per_tensor(self, parts: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Of (rows,) numbers or (rows, entries) of every matrix, the view of every tensor."""
-        views = {}
+        views: dict[int, torch.Tensor] = {}
         for matrix, part in zip(self._matrices, parts, strict=True):
             split = part.split([len(self._rows[i].group) for i in matrix.members])
             views |= {
@@ -126,11 +127,13 @@ class Operations:
                 torch.amax(entries, 1, out=self._highs[place])
                 torch.amin(entries, 1, out=self._lows[place])
         norm = self._fold_norms(order)
-        if not peaks:
-            return Measure(norm, torch.zeros_like(norm))
-        return Measure(norm, self._fold_peaks(torch.maximum(self._highs, -self._lows)))
+        if peaks:
+            peak = self._fold_peaks(torch.maximum(self._highs, -self._lows))
+        else:
+            peak = torch.zeros_like(norm)
+        return Measure(norm, peak, partial(self._ties, peak))
 
-    def ties(self, peak: torch.Tensor) -> torch.Tensor:
+    def _ties(self, peak: torch.Tensor) -> torch.Tensor:
         """How many weights of every group are at its peak."""
         return self._sums(torch.cat([at_peak.sum(1) for _, at_peak in self._at_peak(peak)]))
 
@@ -178,22 +181,24 @@ class Operations:
 
     def add_to_gradients_(self, factor: torch.Tensor, order: float, spikes: Spikes | None) -> None:
         """Gradients plus factor·sign(w)|w|^(p−1), plus spikes."""
-        gradients = [rows.parameter.grad for rows in self._rows]
-        trained = [i for i, gradient in enumerate(gradients) if gradient is not None]
+        found = {i: rows.parameter.grad for i, rows in enumerate(self._rows)}
+        trained = {i: gradient for i, gradient in found.items() if gradient is not None}
         if not trained:
             return
-        gradients = [gradients[i] for i in trained]
+        gradients = list(trained.values())
         along = [self._weights[i] for i in trained]
         if order != 2:
             raised = torch._foreach_pow(torch._foreach_abs(along), order - 1)
-            along = torch._foreach_mul(torch._foreach_sign(along), raised)
+            signs = torch._foreach_sign(along)
+            torch._foreach_mul_(signs, raised)
+            along = list(signs)
         spread = self._spread_over(factor, 0.0)
         torch._foreach_addcmul_(gradients, along, [spread[i] for i in trained])
         if spikes is not None:
             views = self._spike_views(spikes)
             torch._foreach_add_(gradients, [views[i] for i in trained])
 
-    def replace_(self, chosen: torch.Tensor, search: Search) -> None:
+    def replace_(self, chosen: torch.Tensor, magnitudes: NewMagnitudes) -> None:
         """Other magnitudes for the weights of the chosen groups."""
         self._copy()
         number = torch.where(chosen, chosen.cumsum(0) - 1, -1)
@@ -205,7 +210,7 @@ class Operations:
             parts.append(matrix.entries[rows[-1]])
             owners.append(of_row[rows[-1]].repeat_interleave(matrix.entries.shape[1]))
         sizes = torch.cat([part.abs().flatten() for part in parts])
-        found = search(sizes, torch.cat(owners), int(chosen.sum())).to(self._dtype)
+        found = magnitudes(sizes, torch.cat(owners), int(chosen.sum())).to(self._dtype)
         pieces = found.split([part.numel() for part in parts])
         for matrix, index, part, piece in zip(self._matrices, rows, parts, pieces, strict=True):
             matrix.entries.index_copy_(0, index, part.sign().mul_(piece.view(part.shape)))
@@ -252,12 +257,12 @@ def _like_weight(rows: Rows, part: torch.Tensor) -> torch.Tensor:
     """
     weight = rows.parameter
     if rows.axis is None:
-        order = rows.inner_axes()
+        axes = rows.inner_axes()
     elif part.dim() == 1:
         shape = [1] * weight.dim()
         shape[rows.axis] = -1
         return part.view(shape)
     else:
-        order = [rows.axis, *rows.inner_axes()]
-    moved = part.view([weight.shape[axis] for axis in order])
-    return moved.permute([order.index(axis) for axis in range(weight.dim())])
+        axes = [rows.axis, *rows.inner_axes()]
+    moved = part.view([weight.shape[axis] for axis in axes])
+    return moved.permute([axes.index(axis) for axis in range(weight.dim())])

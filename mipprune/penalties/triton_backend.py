@@ -19,7 +19,7 @@ import torch
 import triton
 from triton import language as tl
 
-from mipprune.penalties.layout import Measure, Rows, Search, Spikes, tiles
+from mipprune.penalties.layout import Measure, NewMagnitudes, Rows, Spikes, tiles
 from mipprune.penalties.torch_backend import Operations
 
 _ROWS, _COLUMNS = 16, 128  # of a tile in registers
@@ -32,8 +32,8 @@ _TYPES = {
 
 
 @triton.jit
-def _tile(tiles):
-    """This program's tile, see :func:`mipprune.penalties.layout.tiles`: nine numbers."""
+def _tile(tiles: tl.tensor) -> tuple[tuple[tl.tensor, ...], ...]:
+    """The tile of this program, see :func:`mipprune.penalties.layout.tiles`: nine numbers."""
     at = tiles + tl.program_id(0) * 9
     place = (tl.load(at), tl.load(at + 1))
     size = (tl.load(at + 2), tl.load(at + 3), tl.load(at + 4))
@@ -42,7 +42,7 @@ def _tile(tiles):
 
 
 @triton.jit
-def _raised(size, POWER: tl.constexpr):
+def _raised(size: tl.tensor, POWER: tl.constexpr) -> tl.tensor:
     """size^POWER for size ≥ 0; 0^0 = 1."""
     if POWER == 0:
         result = size * 0 + 1
@@ -58,17 +58,17 @@ def _raised(size, POWER: tl.constexpr):
 
 @triton.jit
 def _measure_rows(
-    tiles,
-    weights,
-    powers,
-    peaks,
-    ties,
+    tiles: tl.tensor,
+    weights: tl.tensor,
+    powers: tl.tensor,
+    peaks: tl.tensor,
+    ties: tl.tensor,
     TYPE: tl.constexpr,
     WIDE: tl.constexpr,
     ORDER: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
-):
+) -> None:
     """Σ|w|^p, max|w| and how often it occurs, of every row."""
     (tensor, origin), (first, count, length), (row_stride, inner, outer, step) = _tile(tiles)
     base = tl.load(weights + tensor).to(tl.pointer_type(TYPE)) + origin
@@ -102,19 +102,19 @@ def _measure_rows(
 
 @triton.jit
 def _fold(
-    rows,
-    starts,
-    groups,
-    powers,
-    peaks,
-    ties,
-    group_powers,
-    group_peaks,
-    group_ties,
+    rows: tl.tensor,
+    starts: tl.tensor,
+    groups: tl.tensor,
+    powers: tl.tensor,
+    peaks: tl.tensor,
+    ties: tl.tensor,
+    group_powers: tl.tensor,
+    group_peaks: tl.tensor,
+    group_ties: tl.tensor,
     WIDE: tl.constexpr,
     GROUPS: tl.constexpr,
     ROWS: tl.constexpr,
-):
+) -> None:
     """The same of every group, from its rows: rows[starts[j]:starts[j + 1]]."""
     group = tl.program_id(0) * GROUPS + tl.arange(0, GROUPS)
     alive = group < groups
@@ -140,7 +140,15 @@ def _fold(
 
 
 @triton.jit
-def _numbers(group, inside, factors, heights, peaks, limits, KIND: tl.constexpr):
+def _numbers(
+    group: tl.tensor,
+    inside: tl.tensor,
+    factors: tl.tensor,
+    heights: tl.tensor,
+    peaks: tl.tensor,
+    limits: tl.tensor,
+    KIND: tl.constexpr,
+) -> tuple[tl.tensor, ...]:
     """Factor, spike's height, peak and limit of the groups of a tile; what is not used is 0."""
     spikes: tl.constexpr = KIND[1]
     limited: tl.constexpr = KIND[2]
@@ -155,8 +163,17 @@ def _numbers(group, inside, factors, heights, peaks, limits, KIND: tl.constexpr)
 
 
 @triton.jit
-def _change_block(base, goal, inside, numbers, KIND: tl.constexpr):
-    """factor·sign(w)|w|^power, plus height·sign(w) at the peak, cut at ±limit, of a block of w.
+def _change_tile(
+    base: tl.tensor,
+    goal: tl.tensor,
+    inside: tl.tensor,
+    factor: tl.tensor,
+    height: tl.tensor,
+    peak: tl.tensor,
+    limit: tl.tensor,
+    KIND: tl.constexpr,
+) -> None:
+    """factor·sign(w)|w|^power, plus height·sign(w) at the peak, cut at ±limit, of a tile of w.
 
     Written to ``goal``, or added to what is there.
     """
@@ -164,7 +181,6 @@ def _change_block(base, goal, inside, numbers, KIND: tl.constexpr):
     spikes: tl.constexpr = KIND[1]
     limited: tl.constexpr = KIND[2]
     add: tl.constexpr = KIND[3]
-    factor, height, peak, limit = numbers
     weight = tl.load(base, mask=inside, other=0).to(factor.dtype)
     size = tl.abs(weight)
     sign = tl.where(weight > 0, 1.0, tl.where(weight < 0, -1.0, 0.0)).to(factor.dtype)
@@ -181,20 +197,20 @@ def _change_block(base, goal, inside, numbers, KIND: tl.constexpr):
 
 @triton.jit
 def _change(
-    tiles,
-    weights,
-    targets,
-    owners,
-    groups,
-    factors,
-    heights,
-    peaks,
-    limits,
+    tiles: tl.tensor,
+    weights: tl.tensor,
+    targets: tl.tensor,
+    owners: tl.tensor,
+    groups: tl.tensor,
+    factors: tl.tensor,
+    heights: tl.tensor,
+    peaks: tl.tensor,
+    limits: tl.tensor,
     TYPE: tl.constexpr,
     KIND: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
-):
+) -> None:
     """All weights changed in their place, or gradients, by numbers of their groups.
 
     ``weights`` and ``targets`` are addresses of tensors; a target 0 is left out. ``KIND`` is the
@@ -210,9 +226,9 @@ def _change(
         entry = row * COLUMNS + column
         group = tl.load(owners + first + entry, mask=entry < count, other=groups)
         within = group < groups
-        numbers = _numbers(group, within, factors, heights, peaks, limits, KIND)
+        own = _numbers(group, within, factors, heights, peaks, limits, KIND)
         offset = entry * row_stride
-        _change_block(base + offset, goal + offset, within, numbers, KIND)
+        _change_tile(base + offset, goal + offset, within, own[0], own[1], own[2], own[3], KIND)
     else:
         owner = tl.load(owners + first + row, mask=row < count, other=groups)
         mine = owner < groups
@@ -220,7 +236,16 @@ def _change(
         for start in range(0, length, COLUMNS):
             at = start + column
             place = row * row_stride + (at // inner) * outer + (at % inner) * step
-            _change_block(base + place, goal + place, mine & (at < length), shared, KIND)
+            _change_tile(
+                base + place,
+                goal + place,
+                mine & (at < length),
+                shared[0],
+                shared[1],
+                shared[2],
+                shared[3],
+                KIND,
+            )
 
 
 class Kernels:
@@ -243,30 +268,30 @@ class Kernels:
         If a weight's memory has gaps.
     """
 
-    def __init__(self, rows: Sequence[Rows], count: int, dtype: torch.dtype):
+    def __init__(self, rows: Sequence[Rows], count: int, dtype: torch.dtype) -> None:
         self._rows, self._count, self._dtype = list(rows), count, dtype
         self._device = rows[0].parameter.device
         seen: dict[int, int] = defaultdict(int)
         tables: dict[tuple[torch.dtype, int], list[list[int]]] = defaultdict(list)
         first = 0
-        for index, part in enumerate(self._rows):
-            weight = part.parameter
+        for index, own in enumerate(self._rows):
+            weight = own.parameter
             tables[weight.dtype, seen[weight.data_ptr()]] += tiles(
-                part, index, first, _ROWS, _COLUMNS
+                own, index, first, _ROWS, _COLUMNS
             )
             seen[weight.data_ptr()] += 1
-            first += len(part.group)
+            first += len(own.group)
         self._tiles = [
             (_TYPES[kind], torch.tensor(table, device=self._device))
             for (kind, _), table in tables.items()
         ]
-        self._weights = self._addresses(rows.parameter for rows in self._rows)
+        self._weights = self._addresses(own.parameter for own in self._rows)
         self._known: tuple[list[int], torch.Tensor] | None = None  # of gradients
-        self._owners = torch.cat([part.group_in_memory() for part in self._rows])
-        self._order = torch.argsort(self._owners, stable=True)
+        self._owners = torch.cat([own.group_in_memory() for own in self._rows])
+        self._by_group = torch.argsort(self._owners, stable=True)
         sizes = torch.bincount(self._owners, minlength=count + 1)
         self._starts = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
-        # a block of groups as wide as their rows, up to what fits into registers
+        # a tile of groups as wide as their rows, up to what fits into registers
         width = min(32, triton.next_power_of_2(max(1, int(sizes[:count].max()))))
         self._fold_shape = (1024 // width, width)
         self._of_rows = torch.empty(3, first, dtype=dtype, device=self._device)
@@ -290,7 +315,7 @@ class Kernels:
         power, peak, ties = torch.empty(3, self._count, dtype=self._dtype, device=self._device)
         groups, width = self._fold_shape
         _fold[(triton.cdiv(self._count, groups),)](
-            self._order,
+            self._by_group,
             self._starts,
             self._count,
             *self._of_rows,
@@ -302,18 +327,14 @@ class Kernels:
             ROWS=width,
         )
         if math.isinf(order):
-            return Measure(peak, peak, ties)
-        return Measure(power.sqrt() if order == 2 else power.pow(1 / order), peak, ties)
-
-    def ties(self, peak: torch.Tensor) -> torch.Tensor:
-        """How many weights of every group are at its peak."""
-        return self.measure(1).ties
+            return Measure(peak, peak, lambda: ties)
+        return Measure(power.sqrt() if order == 2 else power.pow(1 / order), peak, lambda: ties)
 
     # ---- from groups to weights -----------------------------------------------------------------
 
-    def replace_(self, chosen: torch.Tensor, search: Search) -> None:
-        """Magnitudes of a search, which is made of tensor operations."""
-        self._operations.replace_(chosen, search)
+    def replace_(self, chosen: torch.Tensor, magnitudes: NewMagnitudes) -> None:
+        """Other magnitudes for the weights of the chosen groups, by tensor operations."""
+        self._operations.replace_(chosen, magnitudes)
 
     @cached_property
     def _operations(self) -> Operations:
@@ -339,7 +360,15 @@ class Kernels:
             addresses = addresses.pin_memory()
         return addresses.to(self._device, non_blocking=True)
 
-    def _change_(self, targets, factor, power, spikes, limit, gradient: bool) -> None:
+    def _change_(
+        self,
+        targets: torch.Tensor,
+        factor: torch.Tensor,
+        power: float,
+        spikes: Spikes | None,
+        limit: torch.Tensor | None,
+        gradient: bool,
+    ) -> None:
         factor = factor.contiguous()
         limits = factor if limit is None else limit.expand(self._count).contiguous()
         for kind, table in self._tiles:

@@ -20,12 +20,14 @@ from collections.abc import Sequence
 from typing import TypedDict, Unpack
 
 import numpy as np
+from torch import nn
 
 from formulations.arrays import BoolArray, FloatArray, IntArray
 from formulations.budget.problem import Allocation, BilinearCost, BudgetProblem, Limit, OutOfReach
 from formulations.errors import InputError
 from mipprune.config.schema import BudgetConfig
 from mipprune.structure.cost import Cost, CostModel
+from mipprune.structure.groups import Groups
 
 # For products such as 0.1 · 30 = 3.0000000000000004, of counts.
 _ROUNDING = 1e-6
@@ -66,8 +68,50 @@ def allocate(
     """
     if isinstance(cost, Cost):
         ranked, solution, _ = best_widths(cost, scores, unit, share, **options)
-        return mask(ranked, solution.widths)
+        return kept_groups(ranked, solution.widths)
     return _fill(cost, np.argsort(-scores / cost.marginal(unit), kind="stable"), unit, share)
+
+
+def keep_within(
+    network: nn.Module,
+    groups: Groups,
+    scores: FloatArray,
+    *,
+    macs: float | None = None,
+    params: float | None = None,
+    **options: Unpack[WidthOptions],
+) -> BoolArray:
+    """Which groups of a network to keep within a budget: those of the greatest sum of scores.
+
+    Parameters
+    ----------
+    network : nn.Module
+    groups : Groups
+        Of :func:`mipprune.structure.groups.find_groups`.
+    scores : (groups,) array
+        Keep-scores, not negative, comparable between layers.
+    macs, params : float, optional
+        In (0, 1]: share of the dense network's multiply-accumulates, or of its parameters, to keep.
+        One of the two.
+    **options
+        As those of :func:`best_widths`.
+
+    Returns
+    -------
+    (groups,) bool array
+
+    Raises
+    ------
+    InputError
+        As :func:`best_widths`; if not one budget is given.
+    """
+    given = [(u, s) for u, s in (("macs", macs), ("params", params)) if s is not None]
+    if len(given) != 1:
+        raise InputError("give one budget: macs=SHARE or params=SHARE")
+    if groups.example is None:
+        raise InputError("these groups were not found on examples: find_groups(network, inputs)")
+    cost = Cost(network, groups, groups.example.shape[1:])
+    return allocate(cost, scores, *given[0], **options)
 
 
 def lowest_removed(cost: CostModel, scores: FloatArray, unit: str, share: float) -> BoolArray:
@@ -178,7 +222,7 @@ def uniform(
         )
         if limit.cost.value(widths) <= limit.at_most:
             break
-    return mask(ranked, widths)
+    return kept_groups(ranked, widths)
 
 
 def _removable(cost: Cost, scores: FloatArray, threshold: float) -> list[int]:
@@ -214,7 +258,7 @@ def classes_of(cost: Cost) -> list[IntArray]:
     return [np.flatnonzero(label.ravel() == c) for c in range(label.max() + 1)]
 
 
-def mask(ranked: Sequence[IntArray], widths: IntArray) -> BoolArray:
+def kept_groups(ranked: Sequence[IntArray], widths: IntArray) -> BoolArray:
     """(groups,) bool array of the first groups of every class."""
     kept = np.zeros(sum(len(group) for group in ranked), bool)
     for group, width in zip(ranked, widths, strict=True):

@@ -54,7 +54,7 @@ def count_params(network: nn.Module) -> int:
 
 
 def positions(network: nn.Module, shape: Sequence[int]) -> dict[str, int]:
-    """How often every layer's weight is applied to one image (output height × width), by name.
+    """How often every layer's weight is applied to one image, by name: output height × width.
 
     Parameters
     ----------
@@ -66,8 +66,8 @@ def positions(network: nn.Module, shape: Sequence[int]) -> dict[str, int]:
 
     def counting(name: str) -> Callable[[nn.Module, object, torch.Tensor], None]:
         def count(module: nn.Module, inputs: object, output: torch.Tensor) -> None:
-            area = output[0, 0].numel() if isinstance(module, nn.Conv2d) else 1
-            times[name] = times.get(name, 0) + area
+            channels = output.shape[1 if isinstance(module, nn.Conv2d) else -1]
+            times[name] = times.get(name, 0) + output[0].numel() // channels
 
         return count
 

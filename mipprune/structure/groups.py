@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -24,9 +24,20 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from torch import nn
 
+from formulations.arrays import BoolArray, IntArray
 from formulations.errors import InputError
 from mipprune.models.parts import ResidualBlock
-from mipprune.structure.tracing import LAYERS, NORMS, couplings, replace_shortcuts
+from mipprune.structure.tracing import (
+    LAYERS,
+    NORMS,
+    Axis,
+    Coupling,
+    couplings,
+    replace_shortcuts,
+)
+
+# So many of the example inputs are remembered.
+_EXAMPLES = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +60,7 @@ class Member:
 
     tensor: str
     axis: int | None
-    group: np.ndarray
+    group: IntArray
     role: str
 
 
@@ -71,14 +82,17 @@ class Groups:
         branch alone: its inner channels, not those of the stage.
     branches : dict
         By the same names, the layers and norms of the branch, in their order.
+    example : Tensor or None
+        Some inputs on which the network was traced, on the CPU, the batch as the first axis.
     """
 
     count: int
     members: tuple[Member, ...]
-    layers: dict[str, np.ndarray]
-    paddings: dict[str, tuple[np.ndarray, np.ndarray]]
-    blocks: dict[str, np.ndarray]
-    branches: dict[str, tuple[str, ...]]
+    layers: dict[str, IntArray] = field(default_factory=dict)
+    paddings: dict[str, tuple[IntArray, IntArray]] = field(default_factory=dict)
+    blocks: dict[str, IntArray] = field(default_factory=dict)
+    branches: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    example: torch.Tensor | None = None
 
     def producers(self) -> list[Member]:
         """All weights that make a group's channels: filters, biases, BatchNorm weights."""
@@ -97,7 +111,7 @@ class Groups:
         rest = [m for m in producers if m not in behind and not normalised & set(m.group.tolist())]
         return [m for m in producers if m in behind or m in rest]
 
-    def restrict(self, allowed: np.ndarray) -> Groups:
+    def restrict(self, allowed: BoolArray) -> Groups:
         """The groups of a (count,) mask alone: the channels of all others are never pruned."""
         number = np.append(np.where(allowed, np.cumsum(allowed) - 1, -1), -1)  # −1 stays −1
         members = [replace(m, group=number[m.group]) for m in self.members]
@@ -137,12 +151,12 @@ class Groups:
             blocks={n: np.sort(number[group]) for n, group in mine.blocks.items()},
         )
 
-    def kept_per_layer(self, kept: np.ndarray) -> dict[str, int]:
+    def kept_per_layer(self, kept: BoolArray) -> dict[str, int]:
         """Channels left in every prunable layer for a (count,) mask of kept groups."""
         stays = np.append(kept, True)  # the last for −1
         return {name: int(stays[group].sum()) for name, group in self.layers.items()}
 
-    def emptied(self, kept: np.ndarray) -> list[str]:
+    def emptied(self, kept: BoolArray) -> list[str]:
         """Blocks with an inner layer of which a (count,) mask keeps nothing: the branch is dead."""
         return [
             name
@@ -150,7 +164,7 @@ class Groups:
             if not all(kept[layer].any() for layer in layers)
         ]
 
-    def settle(self, kept: np.ndarray) -> np.ndarray:
+    def settle(self, kept: BoolArray) -> BoolArray:
         """The (count,) mask without the groups of dead branches.
 
         Nor those that nothing produces any more: channels that a shortcut pads with zeros, and
@@ -165,7 +179,7 @@ class Groups:
         inner = np.concatenate([self.blocks[name] for name in emptied])
         return kept & produced & ~np.isin(np.arange(self.count), inner)
 
-    def shrink(self, kept: np.ndarray) -> Groups:
+    def shrink(self, kept: BoolArray) -> Groups:
         """Groups of the network after physical removal; group k is the k-th kept one of these.
 
         Parameters
@@ -177,7 +191,7 @@ class Groups:
         dead = {layer for name in gone for layer in self.branches[name]}
         number = np.append(np.where(kept, np.cumsum(kept) - 1, -1), -1)  # −1 stays −1
 
-        def left(group: np.ndarray) -> np.ndarray:
+        def left(group: IntArray) -> IntArray:
             return number[group[(group < 0) | (number[group] >= 0)]]
 
         members = [
@@ -193,10 +207,11 @@ class Groups:
             {name: (left(low), left(high)) for name, (low, high) in self.paddings.items()},
             {name: left(group) for name, group in self.blocks.items() if name not in gone},
             {name: branch for name, branch in self.branches.items() if name not in gone},
+            self.example,
         )
 
     @cached_property
-    def _inner_layers(self) -> dict[str, list[np.ndarray]]:
+    def _inner_layers(self) -> dict[str, list[IntArray]]:
         """Groups of every layer that lies wholly inside a removable branch, by block."""
         return {
             name: [
@@ -213,7 +228,7 @@ def module_of(tensor: str) -> str:
     return tensor.rpartition(".")[0]
 
 
-def find_groups(network: nn.Module, shape: Sequence[int]) -> Groups:
+def find_groups(network: nn.Module, example_inputs: torch.Tensor | Sequence[int]) -> Groups:
     """Trace a network and find its groups.
 
     Inputs of the network and outputs of its classifier belong to no group.
@@ -221,27 +236,37 @@ def find_groups(network: nn.Module, shape: Sequence[int]) -> Groups:
     Parameters
     ----------
     network : nn.Module
-        Left as it is; a copy is traced.
-    shape : (channels, height, width)
-        Of an input image.
+        Left as it is; a copy on the CPU in float32 is traced.
+    example_inputs : Tensor or sequence of int
+        Inputs that the network takes, with the batch as the first axis, such as (N, C, H, W); or
+        the shape of one input, (C, H, W). :func:`~mipprune.structure.removal.prune_groups` checks
+        its result on the first of them.
+
+    Returns
+    -------
+    Groups
 
     Raises
     ------
     InputError
-        If the network has a grouped convolution that is not depthwise, another kind of layer with
-        parameters, or nothing to prune.
+        If the network cannot be run on the inputs or traced, has a grouped convolution that is not
+        depthwise, another kind of layer with parameters, or nothing to prune.
     """
     _check(network)
+    if not torch.is_tensor(example_inputs):
+        example_inputs = torch.zeros(1, *example_inputs)
+    example = example_inputs[:_EXAMPLES].detach().to("cpu", torch.float32, copy=True)
     traced = copy.deepcopy(network).cpu().eval()
     shortcuts = replace_shortcuts(traced)
-    axes, edges = couplings(traced.float(), torch.zeros(1, *shape, dtype=torch.float32))
+    axes, edges = couplings(traced.float(), example[:1])
     group_of = _label(axes, edges)
     names = {module: name for name, module in traced.named_modules()}
-    dummies = {module for shortcut in shortcuts.values() for module in shortcut.modules()}
+    stand_ins = {module for shortcut in shortcuts.values() for module in shortcut.modules()}
 
-    members, layers = [], {}
+    members: list[Member] = []
+    layers: dict[str, IntArray] = {}
     for (module, side), labels in zip(axes, group_of, strict=True):
-        if module in dummies or not (labels >= 0).any():
+        if module in stand_ins or not (labels >= 0).any():
             continue
         name = names[module]
         members += _members(module, name, side, labels)
@@ -251,19 +276,25 @@ def find_groups(network: nn.Module, shape: Sequence[int]) -> Groups:
     members.sort(key=lambda member: (order[member.tensor], member.axis))
     if not members:
         raise InputError("the network has no prunable groups")
-    where = {axis: labels for axis, labels in zip(axes, group_of, strict=True)}
-    none = np.zeros(0, int)
-    paddings = {
-        name: tuple(none if conv is None else where[conv, "out"] for conv in (cat.low, cat.high))
-        for name, cat in shortcuts.items()
-    }
+    where = dict(zip(axes, group_of, strict=True))
+
+    def padded(convolution: nn.Conv2d | None) -> IntArray:
+        return np.zeros(0, int) if convolution is None else where[convolution, "out"]
+
+    paddings = {name: (padded(cat.low), padded(cat.high)) for name, cat in shortcuts.items()}
     count = 1 + max(int(labels.max()) for labels in group_of)
     layers = {name: layers[name] for name, _ in network.named_modules() if name in layers}
     blocks, branches = _blocks(network, members, layers)
-    return Groups(count, tuple(members), layers, paddings, blocks, branches)
+    return Groups(count, tuple(members), layers, paddings, blocks, branches, example)
 
 
 def _check(network: nn.Module) -> None:
+    owner: dict[nn.Parameter, str] = {}
+    for name, parameter in network.named_parameters(remove_duplicate=False):
+        if owner.setdefault(parameter, name) != name:
+            raise InputError(
+                f"{owner[parameter]} and {name} are one tensor, which cannot be pruned"
+            )
     for name, module in network.named_modules():
         if module._parameters and not isinstance(module, (*LAYERS, *NORMS)):
             raise InputError(
@@ -272,9 +303,12 @@ def _check(network: nn.Module) -> None:
             )
 
 
-def _blocks(network: nn.Module, members: list[Member], layers: dict[str, np.ndarray]):
+def _blocks(
+    network: nn.Module, members: list[Member], layers: dict[str, IntArray]
+) -> tuple[dict[str, IntArray], dict[str, tuple[str, ...]]]:
     """Inner groups and modules of every residual branch that can be removed."""
-    blocks, branches = {}, {}
+    blocks: dict[str, IntArray] = {}
+    branches: dict[str, tuple[str, ...]] = {}
     for name, block in network.named_modules():
         if not isinstance(block, ResidualBlock) or not block.branch:
             continue
@@ -292,9 +326,10 @@ def _blocks(network: nn.Module, members: list[Member], layers: dict[str, np.ndar
     return blocks, branches
 
 
-def _label(axes, edges) -> list[np.ndarray]:
-    """Group of every index of every axis: the connected components that have both a producer and a
-    consumer. Those without a producer are network inputs, without a consumer network outputs.
+def _label(axes: dict[Axis, int], edges: list[Coupling]) -> list[IntArray]:
+    """Group of every index of every axis: the connected components with producer and consumer.
+
+    Those without a producer are network inputs, without a consumer network outputs.
     """
     starts = dict(zip(axes, np.cumsum([0, *axes.values()]), strict=False))
     total = sum(axes.values())
@@ -315,7 +350,7 @@ def _label(axes, edges) -> list[np.ndarray]:
     return [number[label[starts[axis] : starts[axis] + size]] for axis, size in axes.items()]
 
 
-def _members(module: nn.Module, name: str, side: str, labels: np.ndarray) -> list[Member]:
+def _members(module: nn.Module, name: str, side: str, labels: IntArray) -> list[Member]:
     if side == "in":
         return [Member(f"{name}.weight", 1, labels, "consumer")]
     members = [

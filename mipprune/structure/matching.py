@@ -9,13 +9,15 @@ the inputs that earlier layers have been found to keep.
 from __future__ import annotations
 
 import numpy as np
+from scipy.spatial.distance import cdist
 from torch import nn
 
+from formulations.arrays import BoolArray, FloatArray, IntArray
 from formulations.errors import InputError
 from mipprune.structure.groups import Groups
 
 
-def match(dense: nn.Module, pruned: nn.Module, groups: Groups) -> np.ndarray:
+def match(dense: nn.Module, pruned: nn.Module, groups: Groups) -> BoolArray:
     """The groups that a pruned network kept, (groups,) bool.
 
     Parameters
@@ -35,10 +37,9 @@ def match(dense: nn.Module, pruned: nn.Module, groups: Groups) -> np.ndarray:
     axes = {(m.tensor, m.axis): m.group for m in groups.members}
     for name, group in groups.layers.items():
         weight = f"{name}.weight"
-        if weight not in after:
-            known[group[group >= 0]] = np.where(
-                known[group[group >= 0]] < 0, 0, known[group[group >= 0]]
-            )
+        inside = group >= 0
+        if weight not in after:  # its branch has gone
+            known[group[inside]] = np.maximum(known[group[inside]], 0)
             continue
         old, new = (state[weight].double().cpu().numpy() for state in (before, after))
         inputs = axes.get((weight, 1))
@@ -48,11 +49,11 @@ def match(dense: nn.Module, pruned: nn.Module, groups: Groups) -> np.ndarray:
             raise InputError(f"the pruned network's {name} cannot be a part of the dense one's")
         state = np.append(known, 1)[group]
         picked = _align(old.reshape(len(old), -1), new.reshape(len(new), -1), state)
-        known[group[group >= 0]] = picked[group >= 0]
+        known[group[inside]] = picked[inside]
     return known != 0
 
 
-def _align(old: np.ndarray, new: np.ndarray, state: np.ndarray) -> np.ndarray:
+def _align(old: FloatArray, new: FloatArray, state: IntArray) -> BoolArray:
     """Rows of ``old`` that ``new`` is, in order, at the least squared distance; (rows,) bool.
 
     Parameters
@@ -61,7 +62,7 @@ def _align(old: np.ndarray, new: np.ndarray, state: np.ndarray) -> np.ndarray:
     state : (C,) array
         1: must be among them, 0: must not, −1: may.
     """
-    distance = ((old[:, None] - new[None]) ** 2).sum(axis=2)
+    distance = cdist(old, new, "sqeuclidean")
     count, left = distance.shape
     best = np.full((count + 1, left + 1), np.inf)
     best[0, 0] = 0

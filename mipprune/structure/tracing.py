@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+import torch_pruning
 from torch import nn
 from torch.nn import functional as F
 
@@ -21,17 +22,23 @@ from mipprune.models.parts import ZeroPadShortcut
 LAYERS = (nn.Conv2d, nn.Linear)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
+Axis = tuple[nn.Module, str]
+"""Outputs ("out") or inputs ("in") of a layer."""
+Coupling = tuple[Axis, Sequence[int], Axis, Sequence[int]]
+"""Indices of one axis and, pair by pair, those of another that live and die with them."""
+
 
 class ShortcutAsConcatenation(nn.Module):
     """A zero-padding shortcut with the same channel coupling, in operations that can be traced."""
 
-    def __init__(self, shortcut: ZeroPadShortcut):
+    def __init__(self, shortcut: ZeroPadShortcut) -> None:
         super().__init__()
         inputs, low, high = shortcut.inputs, shortcut.low, shortcut.high
         self.low = nn.Conv2d(inputs, low, 1, 2) if low else None
         self.high = nn.Conv2d(inputs, high, 1, 2) if high else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, C, H, W) to (N, low + C + high, ⌈H/2⌉, ⌈W/2⌉)."""
         parts = [F.max_pool2d(x, 1, 2)]
         parts = [self.low(x), *parts] if self.low else parts
         parts = [*parts, self.high(x)] if self.high else parts
@@ -43,6 +50,13 @@ def coupled_layers(network: nn.Module, shape: Sequence[int]) -> Iterator[tuple[s
 
     The groups are those of a copy on the CPU with the same weights and gradients. The stand-ins
     of zero-padding shortcuts are zero.
+
+    Parameters
+    ----------
+    network : nn.Module
+        Left as it is.
+    shape : (channels, height, width)
+        Of an input image.
     """
     traced = copy.deepcopy(network)  # without the gradients
     for own, parameter in zip(network.parameters(), traced.parameters(), strict=True):
@@ -71,11 +85,25 @@ def replace_shortcuts(network: nn.Module) -> dict[str, ShortcutAsConcatenation]:
     return replaced
 
 
-def couplings(network: nn.Module, example: torch.Tensor):
-    """Axes (module, "in" | "out") and the pairs of their indices that torch-pruning couples."""
+def couplings(network: nn.Module, example: torch.Tensor) -> tuple[dict[Axis, int], list[Coupling]]:
+    """Axes with their lengths, and the pairs of their indices that torch-pruning couples.
+
+    Parameters
+    ----------
+    network : nn.Module
+        Its parameters are set to require gradients.
+    example : Tensor
+        Inputs that it takes, with the batch as the first axis.
+
+    Raises
+    ------
+    InputError
+        If the network fails on the example or cannot be traced, or has a grouped convolution that
+        is not depthwise.
+    """
     graph = _graph(network, example)
-    axes: dict[tuple[nn.Module, str], int] = {}
-    edges = []
+    axes: dict[Axis, int] = {}
+    edges: list[Coupling] = []
     for module, group in _groups(graph, network):
         depthwise = _is_depthwise(module)
         axes.setdefault((module, "out"), len(module.weight))
@@ -88,26 +116,29 @@ def couplings(network: nn.Module, example: torch.Tensor):
                 continue
             out = graph.is_out_channel_pruning_fn(item.dep.handler) or _is_depthwise(target)
             side = "out" if out else "in"
-            size = target.num_features if hasattr(target, "num_features") else None
-            if size is not None:
-                axes.setdefault((target, "out"), size)
+            if isinstance(target, NORMS):
+                axes.setdefault((target, "out"), target.num_features)
                 side = "out"
             edges.append(((module, "out"), item.root_idxs, (target, side), item.idxs))
     return axes, edges
 
 
-def _graph(network: nn.Module, example: torch.Tensor):
+def _graph(network: nn.Module, example: torch.Tensor) -> Any:
     """torch-pruning's dependency graph."""
-    import torch_pruning
-
     for parameter in network.parameters():
         parameter.requires_grad_(True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return torch_pruning.DependencyGraph().build_dependency(network, example, verbose=False)
+        try:
+            return torch_pruning.DependencyGraph().build_dependency(network, example, verbose=False)
+        except Exception as error:  # whatever anybody's forward pass or the tracer may raise
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise InputError(
+                f"the network cannot be traced on inputs of shape {tuple(example.shape)}: {reason}"
+            ) from error
 
 
-def _groups(graph, network: nn.Module) -> Iterator[tuple[nn.Module, Any]]:
+def _groups(graph: Any, network: nn.Module) -> Iterator[tuple[nn.Conv2d | nn.Linear, Any]]:
     """The layers that the network uses, each with what its output channels are coupled to."""
     for module in network.modules():
         if isinstance(module, LAYERS) and module in graph.module2node:

@@ -27,7 +27,7 @@ from mipprune.runs.folder import RunFolder
 from mipprune.structure.cost import Cost
 from mipprune.structure.groups import find_groups
 from mipprune.structure.links import Masks, masks_of, sparsity
-from mipprune.structure.removal import Removal, prune, prune_optimizer, recalibrate
+from mipprune.structure.removal import Removal, prune_groups, prune_optimizer, recalibrate
 from mipprune.training import state
 from mipprune.training.loop import Place, train_epoch
 from mipprune.training.monitor import Diverged, Guard, Search, describe
@@ -239,7 +239,7 @@ class Run:
         """Physical removal: network, optimizer and groups get smaller."""
         network = self.subject.network
         kept = self.groups.settle(kept)
-        smaller = self.setup.on_device(prune(network, self.groups, kept))
+        smaller = self.setup.on_device(prune_groups(network, self.groups, kept))
         prune_optimizer(self.subject.optimizer, network, smaller, Removal(self.groups, kept))
         state.lay_out(self.subject.optimizer)
         self.groups = self.groups.shrink(kept)

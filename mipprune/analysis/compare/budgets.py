@@ -18,7 +18,7 @@ from mipprune.config.schema import BudgetConfig
 from mipprune.models.registry import IMAGENET, NAMES, build
 from mipprune.penalties.group_penalty import GroupPenalty
 from mipprune.runs import checkpoint
-from mipprune.structure.allocation import best_widths, lowest_removed, mask, uniform
+from mipprune.structure.allocation import best_widths, kept_groups, lowest_removed, uniform
 from mipprune.structure.cost import Cost
 from mipprune.structure.groups import find_groups
 
@@ -46,16 +46,16 @@ def compare_budget(
     network, shape = _network(source)
     groups = find_groups(network, shape)
     cost = Cost(network, groups, shape)
-    penalty = GroupPenalty(
-        dict(network.named_parameters()), groups.producers(), groups.count, find("square").term()
-    )
+    penalty = GroupPenalty(network, groups, find("square").term())
     scores = penalty.norms()[0].double().numpy()
     report("exact")
     ranked, solution, _ = best_widths(
         cost, scores, "macs", config.macs, time_limit=config.time_limit, gap=config.tolerance
     )
     everything = float(scores.sum())
-    exact = _Chosen(mask(ranked, solution.widths), (everything - solution.bound) / everything)
+    exact = _Chosen(
+        kept_groups(ranked, solution.widths), (everything - solution.bound) / everything
+    )
 
     def lost(kept: np.ndarray) -> float:
         return float(scores[~kept].sum()) / everything

@@ -11,7 +11,7 @@ from torch import nn
 from formulations.layer.problem import LayerProblem
 from formulations.numerics.proximal_gradient import accelerated
 from mipprune.penalties.group_penalty import GroupPenalty
-from mipprune.structure.groups import Member
+from mipprune.structure.groups import Groups, Member
 
 _LASSO_STEPS = 60
 
@@ -24,10 +24,10 @@ def train_spr(problem: LayerProblem, time_limit: float, lam: float = 1.0) -> np.
     """
     weight = nn.Parameter(torch.zeros(problem.cross.shape, dtype=torch.float64))
     owner = np.repeat(np.arange(problem.groups), problem.block)
-    members = [Member("weight", 0, owner, "producer")]
+    groups = Groups(problem.groups, (Member("weight", 0, owner, "producer"),))
     # the extraction is in the loss's curvature here, as in the MIP
     term = problem.term.without_extraction().scaled(lam)
-    penalty = GroupPenalty({"weight": weight}, members, problem.groups, term)
+    penalty = GroupPenalty({"weight": weight}, groups, term)
     curvature, cross = torch.from_numpy(problem.curvature), torch.from_numpy(problem.cross)
     step = _step(problem)
 

@@ -26,7 +26,7 @@ from mipprune.analysis.compare.rows import make_row
 from mipprune.config.compare import CompareConfig
 from mipprune.models.relu_networks import from_torch, to_torch
 from mipprune.penalties.group_penalty import GroupPenalty
-from mipprune.structure.groups import Member
+from mipprune.structure.groups import Groups, Member
 
 _STEPS, _RATE = 2000, 0.02
 
@@ -174,7 +174,7 @@ def _penalty(module: nn.Sequential, toy: Toy, config: CompareConfig, kind: str, 
     # the group lasso is the limit in which no group is ever fully paid for
     derivation = find("b*r", b=2 * price**0.5) if kind == "lasso" else find("square")
     term = derivation.term(price=price, **({} if kind == "lasso" else {"a": 0.1}))
-    return GroupPenalty(dict(module.named_parameters()), members, first, term.scaled(lam))
+    return GroupPenalty(module, Groups(first, tuple(members)), term.scaled(lam))
 
 
 def _fit(module: nn.Sequential, toy: Toy, loss: str, penalty: GroupPenalty | None) -> None:

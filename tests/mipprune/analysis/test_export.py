@@ -20,7 +20,7 @@ from mipprune.data.registry import load
 from mipprune.measures import latency
 from mipprune.runs import checkpoint
 from mipprune.structure.groups import find_groups
-from mipprune.structure.removal import prune, recalibrate
+from mipprune.structure.removal import prune_groups, recalibrate
 
 DOCS = Path(__file__).parents[3] / "docs/export.md"
 DIGITS = load("digits", None, torch.device("cpu"))
@@ -36,7 +36,7 @@ def pruned_network(**options):
     kept = np.ones(groups.count, bool)
     kept[groups.layers["layer3.0.conv2"][:3]] = False
     kept[groups.layers["layer1.0.conv1"]] = False
-    smaller = prune(network, groups, kept)
+    smaller = prune_groups(network, groups, kept)
     return network.eval(), smaller.eval()
 
 

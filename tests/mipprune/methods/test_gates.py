@@ -10,7 +10,7 @@ from torch import nn
 
 from mipprune.methods.shared.gates import ExpectedCost, Gates, difference, sample
 from mipprune.structure.cost import count_macs, count_params
-from mipprune.structure.removal import prune
+from mipprune.structure.removal import prune_groups
 
 IMAGES = torch.rand(24, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2
 
@@ -121,7 +121,7 @@ def test_gates_at_zero_compute_what_the_pruned_network_does(shortcut):
     gated = network(IMAGES)
     gates.remove()
     assert torch.allclose(
-        prune(network, task.groups, kept).eval()(IMAGES), gated, atol=1e-4, rtol=1e-4
+        prune_groups(network, task.groups, kept).eval()(IMAGES), gated, atol=1e-4, rtol=1e-4
     )
 
 
@@ -134,14 +134,16 @@ def test_expected_cost_at_0_and_1_is_the_cost_of_the_pruned_network(unit):
     count = {"macs": lambda n: count_macs(n, (1, 8, 8)), "params": count_params}[unit]
     for seed in range(3):
         kept = np.random.default_rng(seed).random(task.groups.count) < 0.7
-        smaller = prune(network, task.groups, kept)
+        smaller = prune_groups(network, task.groups, kept)
         share = float(cost.value(torch.from_numpy(kept).double(), blocks))
         assert share * task.cost.dense[unit] == pytest.approx(count(smaller))
     kept = np.ones(task.groups.count, bool)
     kept[task.groups.blocks["layer2.1"]] = False
     blocks[list(task.groups.blocks).index("layer2.1")] = 0
     share = float(cost.value(torch.ones(task.groups.count, dtype=torch.float64), blocks))
-    assert share * task.cost.dense[unit] == pytest.approx(count(prune(network, task.groups, kept)))
+    assert share * task.cost.dense[unit] == pytest.approx(
+        count(prune_groups(network, task.groups, kept))
+    )
 
 
 def test_expected_cost_is_the_mean_over_all_gates():
@@ -206,4 +208,4 @@ def test_a_block_closed_late_goes_even_where_channels_are_over_the_budget():
     assert name in groups.emptied(kept)
     cost = method.task.cost
     assert cost.value(kept, "macs") <= 0.3 * cost.dense["macs"]
-    prune(network, groups, kept)
+    prune_groups(network, groups, kept)

@@ -16,7 +16,7 @@ from mipprune.methods.registry import names
 from mipprune.penalties.rows import GroupRows
 from mipprune.structure.allocation import lowest_removed
 from mipprune.structure.links import Masks, count_nonzero, masks_of
-from mipprune.structure.removal import mask, prune
+from mipprune.structure.removal import mask_groups, prune_groups
 
 
 def with_zero_gradients(network):
@@ -240,8 +240,8 @@ def test_spr_with_blocks_nests_the_channels_of_a_branch_and_drops_dead_ones_whol
     assert groups.emptied(kept) == [name]
     assert method.task.cost.value(kept, "macs") <= 0.5 * method.task.cost.dense["macs"]
     image = torch.randn(2, 1, 8, 8)
-    smaller = prune(network, groups, kept)
-    mask(network, groups, kept)
+    smaller = prune_groups(network, groups, kept)
+    mask_groups(network, groups, kept)
     assert torch.allclose(smaller.eval()(image), network.eval()(image), atol=1e-5)
 
 
@@ -323,7 +323,7 @@ def test_baselines_meet_a_budget_from_below_and_empty_no_layer(name):
     cost = method.task.cost
     share = cost.value(kept, "macs") / cost.dense["macs"]
     assert 0.37 < share <= 0.4
-    assert prune(network, method.task.groups, kept)(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
+    assert prune_groups(network, method.task.groups, kept)(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
 
 
 def test_baselines_answer_to_multiples_of_channels():
@@ -405,7 +405,7 @@ def test_models_without_what_a_method_needs_are_refused(name, model, options, wo
 def test_protected_layers_keep_all_channels():
     network = small_network(width=8)
     method = method_of("random", network, budget={"macs": 0.8}, protect=["conv1", "layer*.conv2"])
-    smaller = prune(network, method.task.groups, method.select())
+    smaller = prune_groups(network, method.task.groups, method.select())
     assert (smaller.conv1.out_channels, smaller.layer3[0].conv2.out_channels) == (8, 32)
     assert smaller.layer3[0].conv1.out_channels < 32
     counted = method.task.groups.kept_per_layer(method.select())

@@ -16,7 +16,7 @@ from mipprune.models.registry import build, describe, options_of
 from mipprune.runs import checkpoint
 from mipprune.structure.cost import Cost, count_macs, count_params
 from mipprune.structure.groups import find_groups
-from mipprune.structure.removal import mask, prune
+from mipprune.structure.removal import mask_groups, prune_groups
 
 SHAPE = (3, 12, 12)
 
@@ -88,7 +88,7 @@ def test_foreign_networks_are_pruned_and_rebuilt_from_plain_data(packages, name,
     assert groups.count == 8 + 6 + 10
     assert groups.blocks == {}
     kept = np.random.default_rng(seed).random(groups.count) < 0.5
-    smaller = prune(network, groups, kept)
+    smaller = prune_groups(network, groups, kept)
     assert cost.value(kept, "macs") == count_macs(smaller, shape)
     assert cost.value(kept, "params") == count_params(smaller)
     assert count_params(smaller) < count_params(network)
@@ -97,14 +97,14 @@ def test_foreign_networks_are_pruned_and_rebuilt_from_plain_data(packages, name,
     rebuilt = build(json.loads(json.dumps(describe(smaller)))).eval()
     rebuilt.load_state_dict(smaller.state_dict())
     assert torch.equal(rebuilt(images), smaller(images))
-    mask(network, groups, kept)
+    mask_groups(network, groups, kept)
     torch.testing.assert_close(smaller(images), network(images))
 
 
 def test_a_pruned_foreign_network_comes_back_from_its_checkpoint(packages, tmp_path):
     network = foreign(pretrained=True)
     groups = find_groups(network, SHAPE)
-    smaller = prune(network, groups, np.arange(groups.count) % 3 > 0)
+    smaller = prune_groups(network, groups, np.arange(groups.count) % 3 > 0)
     checkpoint.save(tmp_path / "pruned", smaller, data={})
     loaded, _ = checkpoint.load(tmp_path / "pruned")
     assert describe(loaded) == describe(smaller)
@@ -183,10 +183,10 @@ def test_the_packages_own_networks_are_pruned_and_rebuilt(name):
     network = foreign(name, shape)
     groups = find_groups(network, shape)
     kept = np.random.default_rng(0).random(groups.count) < 0.8
-    smaller = prune(network, groups, kept)
+    smaller = prune_groups(network, groups, kept)
     assert Cost(network, groups, shape).value(kept, "macs") == count_macs(smaller, shape)
     rebuilt = build(describe(smaller)).eval()
     rebuilt.load_state_dict(smaller.state_dict())
     images = torch.randn(2, *shape)
-    mask(network, groups, kept)
+    mask_groups(network, groups, kept)
     torch.testing.assert_close(rebuilt(images), network(images), rtol=1e-3, atol=1e-4)

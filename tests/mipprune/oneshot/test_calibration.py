@@ -21,7 +21,7 @@ from mipprune.oneshot.moments import InputMoments, calibrate
 from mipprune.oneshot.refit import refit, renew_statistics
 from mipprune.oneshot.run import find_candidates
 from mipprune.structure.groups import find_groups
-from mipprune.structure.removal import prune
+from mipprune.structure.removal import prune_groups
 
 SHAPE = (1, 8, 8)
 
@@ -135,7 +135,7 @@ def test_every_refitted_layer_makes_the_error_that_was_predicted(name, options):
     network, images = ready(name, **options)
     groups = find_groups(network, SHAPE)
     kept = some(groups)
-    smaller, before = (prune(network, groups, kept) for _ in range(2))
+    smaller, before = (prune_groups(network, groups, kept) for _ in range(2))
     checked = []
 
     def check(layer, fit, tensors):
@@ -170,7 +170,7 @@ def test_a_refit_of_a_whole_network_changes_nothing():
     network, images = ready()
     groups = find_groups(network, SHAPE)
     kept = np.ones(groups.count, bool)
-    same = prune(network, groups, kept)
+    same = prune_groups(network, groups, kept)
     refit(network, same, groups, kept, images, positions=64)
     for name, tensor in network.state_dict().items():
         torch.testing.assert_close(same.state_dict()[name], tensor, msg=name)

@@ -23,7 +23,7 @@ from mipprune.runs import checkpoint
 from mipprune.runs.reading import read_run
 from mipprune.structure.groups import find_groups
 from mipprune.structure.matching import match
-from mipprune.structure.removal import prune
+from mipprune.structure.removal import prune_groups
 
 QUICK = ["images=60", "positions=16", "parallel=threads", "jobs=1", "nodes=500", "tolerance=1e-4"]
 
@@ -45,7 +45,7 @@ def pair(tmp_path_factory):
     kept = random_mask(groups, 0)
     data = {"name": "digits", "path": None}
     checkpoint.save(folder / "dense", network, data=data)
-    checkpoint.save(folder / "pruned", prune(network, groups, kept), data=data)
+    checkpoint.save(folder / "pruned", prune_groups(network, groups, kept), data=data)
     return folder, network, groups, kept
 
 
@@ -108,7 +108,7 @@ def test_kept_channels_are_found_after_training(shortcut, seed):
     network = small_network("resnet8", width=8, shortcut=shortcut)
     groups = find_groups(network, (1, 8, 8))
     kept = random_mask(groups, seed)
-    smaller = prune(network, groups, kept)
+    smaller = prune_groups(network, groups, kept)
     with torch.no_grad():
         for parameter in smaller.parameters():
             parameter.add_(0.2 * parameter.std().nan_to_num() * torch.randn_like(parameter))

@@ -47,8 +47,7 @@ def numbers(network, tensors):
 
 def penalty_of(network, term):
     groups = find_groups(network, SHAPE)
-    parameters = dict(network.named_parameters())
-    return GroupPenalty(parameters, groups.producers(), groups.count, term)
+    return GroupPenalty(network, groups, term)
 
 
 def nested_of(network):

@@ -3,8 +3,8 @@
 The Triton kernels run on a GPU where there is one, else in Triton's interpreter.
 """
 
-import os
 from importlib.util import find_spec
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -17,12 +17,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from formulations import derive, square
 from formulations.errors import InputError
 from formulations.symbolic.catalogue import entry
-from mipprune import penalties
 from mipprune.models.registry import build
-from mipprune.penalties import rows as rows_module
 from mipprune.penalties.group_penalty import GroupPenalty
+from mipprune.penalties.layout import MakeBackend
 from mipprune.penalties.torch_backend import Operations
-from mipprune.structure.groups import Member, find_groups
+from mipprune.structure.groups import Groups, Member, find_groups
 
 TERMS = {
     "square": square(0.3, 0.4),
@@ -61,25 +60,26 @@ def networks(draw, dtype=torch.float64):
     return parameters, members, len(used)
 
 
+class Way(NamedTuple):
+    """An implementation under test, the device of its weights, and how many examples it can take."""
+
+    backend: MakeBackend
+    device: str
+    examples: int
+
+
 @pytest.fixture(params=["operations", "kernels"])
-def backend(request, monkeypatch):
-    """Where the weights lie for the implementation under test."""
+def way(request, monkeypatch):
     if request.param == "operations":
-        return "cpu"
+        return Way(Operations, "cpu", 10)
     if not find_spec("triton"):
         pytest.skip("Triton is not installed: pip install triton (it interprets its kernels here)")
     if DEVICE == "cpu":
-        os.environ["TRITON_INTERPRET"] = "1"
+        monkeypatch.setenv("TRITON_INTERPRET", "1")
     from mipprune.penalties.triton_backend import Kernels
 
-    monkeypatch.setattr(rows_module, "backend_for", lambda device: Kernels)
-    return DEVICE
-
-
-def examples(backend, number):
-    """Fewer where Triton's interpreter takes its time."""
-    interpreted = rows_module.backend_for(torch.device("cpu")) is not Operations
-    return number // 4 if interpreted and backend == "cpu" else number
+    # fewer where Triton's interpreter takes its time
+    return Way(Kernels, DEVICE, 2 if DEVICE == "cpu" else 10)
 
 
 def moved(network, device):
@@ -90,15 +90,20 @@ def moved(network, device):
     )
 
 
+def rows_of(count):
+    """Every row of the tensor w as a group."""
+    return Groups(count, (Member("w", 0, np.arange(count), "producer"),))
+
+
 def host(tensors):
     return {name: tensor.detach().cpu() for name, tensor in tensors.items()}
 
 
-def check_numbers(network, name, step, backend, tolerance):
+def check_numbers(network, name, step, way, tolerance):
     """Value, keep-scores, gradient and proximal step of a penalty are the term's."""
-    parameters, (members, count) = moved(network, backend)
+    parameters, (members, count) = moved(network, way.device)
     term = TERMS[name]
-    penalty = GroupPenalty(parameters, members, count, term)
+    penalty = GroupPenalty(parameters, Groups(count, tuple(members)), term, backend=way.backend)
     penalty.project_()
     before = host({k: p.clone() for k, p in parameters.items()})
     weights, groups = gather(before, members, count)
@@ -129,14 +134,14 @@ def check_numbers(network, name, step, backend, tolerance):
 
 
 @pytest.mark.parametrize("name", [*TERMS])
-def test_any_layout_of_the_weights_gives_the_numbers_of_the_term(name, backend):
-    if backend == "cuda" and name == "square in a box":
+def test_any_layout_of_the_weights_gives_the_numbers_of_the_term(name, way):
+    if way.device == "cuda" and name == "square in a box":
         pytest.skip("on a GPU this one is explicit where the box decides: see the test of that")
 
-    @settings(max_examples=examples(backend, 10), deadline=None, derandomize=True)
+    @settings(max_examples=way.examples, deadline=None, derandomize=True)
     @given(networks(), st.floats(1e-4, 1.0))
     def check(network, step):
-        check_numbers(network, name, step, backend, 1e-9)
+        check_numbers(network, name, step, way, 1e-9)
 
     check()
 
@@ -145,7 +150,7 @@ def test_any_layout_of_the_weights_gives_the_numbers_of_the_term(name, backend):
 @given(networks(), st.sampled_from([*TERMS]), st.integers(0, 2**31))
 def test_gradient_is_the_slope_of_the_value(network, name, seed):
     parameters, members, count = network
-    penalty = GroupPenalty(parameters, members, count, TERMS[name])
+    penalty = GroupPenalty(parameters, Groups(count, tuple(members)), TERMS[name])
     _, peak = penalty.norms()
     with torch.no_grad():
         for parameter in parameters.values():  # inside the bound, where the value is finite
@@ -170,11 +175,12 @@ def test_gradient_is_the_slope_of_the_value(network, name, seed):
     assert difference == pytest.approx(slope, rel=1e-5, abs=1e-6)
 
 
-def test_ties_at_the_peak_share_the_change(backend):
-    weight = torch.nn.Parameter(torch.tensor([[2.0, -2.0, 0.1], [0.1, 0.2, 0.3]], device=backend))
+def test_ties_at_the_peak_share_the_change(way):
+    weight = torch.tensor([[2.0, -2.0, 0.1], [0.1, 0.2, 0.3]], device=way.device)
+    weight = torch.nn.Parameter(weight)
     term = square(0.01, 1.0, 4.0)
-    members = [Member("w", 0, np.array([0, 1]), "producer")]
-    penalty = GroupPenalty({"w": weight}, members, 2, term)
+    groups = rows_of(2)
+    penalty = GroupPenalty({"w": weight}, groups, term, backend=way.backend)
     weight.grad = torch.zeros_like(weight)
     penalty.add_gradient_()
     expected = term.gradient(weight.detach().cpu().double().numpy())
@@ -182,11 +188,10 @@ def test_ties_at_the_peak_share_the_change(backend):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_weights_have_statistics_in_float32(dtype, backend):
+def test_half_precision_weights_have_statistics_in_float32(dtype, way):
     torch.manual_seed(0)
-    weight = torch.nn.Parameter(torch.randn(4, 30).to(dtype).to(backend))
-    members = [Member("w", 0, np.arange(4), "producer")]
-    penalty = GroupPenalty({"w": weight}, members, 4, TERMS["square"])
+    weight = torch.nn.Parameter(torch.randn(4, 30).to(dtype).to(way.device))
+    penalty = GroupPenalty({"w": weight}, rows_of(4), TERMS["square"], backend=way.backend)
     norm, peak = penalty.norms()
     assert norm.dtype == torch.float32
     exact = weight.detach().double().cpu()
@@ -198,45 +203,44 @@ def test_half_precision_weights_have_statistics_in_float32(dtype, backend):
     assert peak.dtype == torch.float32
 
 
-def test_a_tensor_in_two_groups_gets_both_factors_and_no_box(backend):
-    weight = torch.nn.Parameter(torch.randn(3, 5, dtype=torch.float64, device=backend))
-    members = [
+def test_a_tensor_in_two_groups_gets_both_factors_and_no_box(way):
+    weight = torch.nn.Parameter(torch.randn(3, 5, dtype=torch.float64, device=way.device))
+    along_both = (
         Member("w", 0, np.arange(3), "producer"),
         Member("w", 1, np.arange(3, 8), "producer"),
-    ]
+    )
+    groups = Groups(8, along_both)
     before = weight.detach().clone()
     norm = torch.cat([before.norm(dim=1), before.norm(dim=0)])
-    penalty = GroupPenalty({"w": weight}, members, 8, TERMS["square"])
+    penalty = GroupPenalty({"w": weight}, groups, TERMS["square"], backend=way.backend)
     factor = penalty.term.prox_factor(norm, norm, 0.1)
     penalty.prox_(0.1)
     assert torch.allclose(weight, before * factor[:3, None] * factor[3:])
     with pytest.raises(InputError, match="along one axis"):
-        GroupPenalty({"w": weight}, members, 8, TERMS["square in a box"])
+        GroupPenalty({"w": weight}, groups, TERMS["square in a box"], backend=way.backend)
 
 
 def test_another_memory_format_is_noticed():
     network = build({"name": "resnet8", "shape": (1, 8, 8), "classes": 10})
     groups = find_groups(network, (1, 8, 8))
-    parameters = dict(network.named_parameters())
-    penalty = GroupPenalty(parameters, groups.producers(), groups.count, TERMS["square"])
+    penalty = GroupPenalty(network, groups, TERMS["square"])
     before = penalty.value()
     network.to(memory_format=torch.channels_last)
     with torch.no_grad():
-        for parameter in parameters.values():
+        for parameter in network.parameters():
             parameter.mul_(2)
     assert float(penalty.value()) > 1.5 * float(before)
 
 
-def test_explicit_steps_in_the_box_agree_to_first_order_and_wait_for_nothing(backend, monkeypatch):
+def test_explicit_steps_in_the_box_agree_to_first_order_and_wait_for_nothing(way):
     """Where asking is waiting, a group that the box decides takes w − t·∇h within the box."""
     torch.manual_seed(1)
     start = torch.randn(6, 8, dtype=torch.float64)
-    term, members = square(0.05, 1.0, 3.0), [Member("w", 0, np.arange(6), "producer")]
-    monkeypatch.setattr(penalties, "asynchronous", lambda device: True)
+    term = square(0.05, 1.0, 3.0)
     errors = []
     for step in (1e-2, 1e-3):
-        weight = torch.nn.Parameter(start.clone().to(backend))
-        penalty = GroupPenalty({"w": weight}, members, 6, term)
+        weight = torch.nn.Parameter(start.clone().to(way.device))
+        penalty = GroupPenalty({"w": weight}, rows_of(6), term, backend=way.backend, may_wait=False)
         weight.grad = torch.zeros_like(weight)
         penalty.norms()  # the plan is made once
         with Refusing():
@@ -251,15 +255,14 @@ def test_explicit_steps_in_the_box_agree_to_first_order_and_wait_for_nothing(bac
 
 
 @pytest.mark.parametrize("waits", [True, False])
-def test_a_weight_that_is_not_a_number_is_not_hidden_by_the_box(backend, monkeypatch, waits):
+def test_a_weight_that_is_not_a_number_is_not_hidden_by_the_box(way, waits):
     """Or a run that has diverged would go on."""
-    monkeypatch.setattr(penalties, "asynchronous", lambda device: not waits)
     for act in (lambda penalty: penalty.prox_(0.1), GroupPenalty.project_):
-        weight = torch.nn.Parameter(torch.ones(3, 5, dtype=torch.float64, device=backend))
+        weight = torch.nn.Parameter(torch.ones(3, 5, dtype=torch.float64, device=way.device))
         with torch.no_grad():
             weight[1, 2] = float("nan")
-        members = [Member("w", 0, np.arange(3), "producer")]
-        act(GroupPenalty({"w": weight}, members, 3, square(0.05, 1.0, 3.0)))
+        term = square(0.05, 1.0, 3.0)
+        act(GroupPenalty({"w": weight}, rows_of(3), term, backend=way.backend, may_wait=waits))
         assert torch.isnan(weight[1, 2])
         assert torch.isfinite(weight[[0, 2]]).all()
 
@@ -288,8 +291,8 @@ class Counting(TorchDispatchMode):
 
 def operations(tensors, size, groups, length=9):
     parameters = {f"w{i}": torch.nn.Parameter(torch.randn(size, length)) for i in range(tensors)}
-    members = [Member(name, 0, np.arange(size) % groups, "producer") for name in parameters]
-    penalty = GroupPenalty(parameters, members, groups, square(0.3, 0.4, 50.0))
+    members = (Member(name, 0, np.arange(size) % groups, "producer") for name in parameters)
+    penalty = GroupPenalty(parameters, Groups(groups, tuple(members)), square(0.3, 0.4, 50.0))
     for parameter in parameters.values():
         parameter.grad = torch.zeros_like(parameter)
     counts = []
@@ -311,3 +314,13 @@ def test_operations_grow_neither_with_groups_nor_with_small_tensors():
 def test_a_large_tensor_costs_its_own_three_reductions():
     base, more = (operations(t, size=100, groups=4, length=700) for t in (2, 7))
     assert [b - a for a, b in zip(base, more, strict=True)] == [15, 15, 15]
+
+
+def test_one_term_for_all_groups_is_that_of_each(way):
+    weight = torch.nn.Parameter(torch.randn(4, 5, dtype=torch.float64, device=way.device))
+    before = weight.detach().cpu().clone().numpy()
+    one, each = square(0.05, 1.0, 3.0), square(np.full(4, 0.05), np.ones(4), np.full(4, 3.0))
+    penalty = GroupPenalty({"w": weight}, rows_of(4), one, backend=way.backend, may_wait=True)
+    np.testing.assert_allclose(penalty.keep_scores().clip(max=1), each.keep(before), rtol=1e-12)
+    penalty.prox_(0.3)
+    np.testing.assert_allclose(weight.detach().cpu(), each.prox(before, 0.3), atol=1e-12)

@@ -8,7 +8,7 @@ from formulations import square
 from formulations.terms.term import Partition
 from mipprune.models.registry import build
 from mipprune.penalties.group_penalty import GroupPenalty
-from mipprune.structure.groups import find_groups
+from mipprune.structure.groups import Groups, find_groups
 
 SHAPE = (1, 8, 8)
 
@@ -57,7 +57,7 @@ def test_penalty_equals_the_term(architecture, dtype, tolerance, kind, bounds):
     )
     # as the tensors hold them, so that both sides mean the same bound
     exact = square(*(torch.tensor(v, dtype=dtype).double().numpy() for v in numbers))
-    penalty = GroupPenalty(parameters, members, groups.count, exact)
+    penalty = GroupPenalty(parameters, Groups(groups.count, tuple(members)), exact)
     penalty.project_()
     weights, partition = gather(parameters, members, groups.count)
 
@@ -94,9 +94,7 @@ def test_projection_puts_the_weights_into_the_box_and_counts_the_groups():
     with torch.no_grad():
         network.layers[0].weight[1, 2] = 9.0
     ones = np.ones(groups.count)
-    penalty = GroupPenalty(
-        dict(network.named_parameters()), groups.producers(), groups.count, square(ones, ones, ones)
-    )
+    penalty = GroupPenalty(network, groups, square(ones, ones, ones))
     assert int(penalty.project_()) == 1
     assert float(network.layers[0].weight.detach().abs().max()) == 1.0
     assert torch.isfinite(penalty.value())

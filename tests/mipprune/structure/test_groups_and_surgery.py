@@ -4,13 +4,20 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from formulations.errors import InputError
 from mipprune.models.registry import build, describe
 from mipprune.structure.allocation import allocate, remove_below
 from mipprune.structure.cost import Cost, count_macs, count_params
 from mipprune.structure.groups import find_groups
-from mipprune.structure.removal import Removal, mask, prune, prune_optimizer, recalibrate
+from mipprune.structure.removal import (
+    Removal,
+    mask_groups,
+    prune_groups,
+    prune_optimizer,
+    recalibrate,
+)
 
 SMALL, LARGE = (3, 16, 16), (3, 64, 64)
 ARCHITECTURES = [
@@ -61,11 +68,11 @@ def test_removed_network_computes_what_the_masked_one_does(architecture, share):
     groups = find_groups(network, shape)
     cost = Cost(network, groups, shape)
     scores = np.random.default_rng(1).random(groups.count)
-    kept = allocate(cost, scores, "params", share, time_limit=5)
-    smaller = prune(network, groups, kept)
+    kept = allocate(cost, scores, "params", share, gap=0.05, time_limit=np.inf)
+    smaller = prune_groups(network, groups, kept)
     images = torch.randn(3, *shape, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
-        mask(network, groups, kept)
+        mask_groups(network, groups, kept)
         expected = network(images)
         error = (smaller(images) - expected).abs().max() / expected.abs().max()
     assert error < 1e-5
@@ -87,15 +94,23 @@ def test_any_mask_that_empties_no_layer_can_be_removed(architecture, seed):
     kept = rng.random(groups.count) < rng.random()
     for layer in groups.layers.values():
         kept[rng.choice(layer)] = True
-    smaller = prune(network, groups, kept)
+    smaller = prune_groups(network, groups, kept)
     cost = Cost(network, groups, shape)
     assert cost.value(kept, "macs") == count_macs(smaller, shape)
     assert cost.value(kept, "params") == count_params(smaller)
     images = torch.randn(2, *shape)
-    mask(network, groups, kept)
+    mask_groups(network, groups, kept)
     with torch.no_grad():
         expected = network(images)
         assert (smaller(images) - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES[::2], ids=IDS[::2])
+def test_macs_are_half_of_torch_s_count_of_operations(architecture):
+    network, shape = build(architecture).eval(), architecture["shape"]
+    with FlopCounterMode(display=False) as counter:
+        network(torch.zeros(1, *shape))
+    assert 2 * count_macs(network, shape) == counter.get_total_flops()
 
 
 def test_dense_costs_of_the_published_networks_are_the_published_ones():
@@ -179,14 +194,14 @@ def test_smallest_network_keeps_a_channel_in_every_layer():
     cost = Cost(network, groups, SMALL)
     kept = remove_below(cost, np.zeros(groups.count), 0.5)
     assert set(groups.kept_per_layer(kept).values()) == {1}
-    assert prune(network, groups, kept)(torch.randn(2, *SMALL)).shape == (2, 10)
+    assert prune_groups(network, groups, kept)(torch.randn(2, *SMALL)).shape == (2, 10)
 
 
 def test_emptying_a_layer_is_refused():
     network = build({"name": "mlp", "shape": (1, 2, 2), "classes": 2, "hidden": [4]})
     groups = find_groups(network, (1, 2, 2))
     with pytest.raises(InputError, match="nothing would be left"):
-        prune(network, groups, np.zeros(groups.count, bool))
+        prune_groups(network, groups, np.zeros(groups.count, bool))
 
 
 def test_optimizer_momentum_is_sliced_with_the_weights():
@@ -197,7 +212,7 @@ def test_optimizer_momentum_is_sliced_with_the_weights():
     optimizer.step()
     groups = find_groups(network, SMALL)
     kept = np.random.default_rng(0).random(groups.count) < 0.6
-    smaller, removal = prune(network, groups, kept), Removal(groups, kept)
+    smaller, removal = prune_groups(network, groups, kept), Removal(groups, kept)
     before = {n: optimizer.state[p]["momentum_buffer"] for n, p in network.named_parameters()}
     prune_optimizer(optimizer, network, smaller, removal)
     for name, parameter in smaller.named_parameters():

@@ -15,7 +15,7 @@ from mipprune.models.wide_resnet import PreActivationBlock
 from mipprune.structure.allocation import remove_below
 from mipprune.structure.cost import Cost, count_macs, count_params
 from mipprune.structure.groups import find_groups
-from mipprune.structure.removal import Removal, mask, prune, prune_optimizer
+from mipprune.structure.removal import Removal, mask_groups, prune_groups, prune_optimizer
 
 SHAPE = (3, 16, 16)
 ARCHITECTURES = [
@@ -158,7 +158,7 @@ def test_padded_channels_to_which_no_branch_adds_go_too():
     kept = np.ones(groups.count, bool)
     for name in ("layer2.0", "layer3.0"):
         kept[groups.blocks[name]] = False
-    smaller = prune(network, groups, kept)
+    smaller = prune_groups(network, groups, kept)
     assert smaller.linear.in_features == len(stem)
     assert groups.settle(kept).sum() == len(stem) + len(groups.layers["layer1.0.conv1"])
     # a branch of the third stage adds to the channels of the second
@@ -175,7 +175,7 @@ def test_removed_branches_leave_what_the_masked_network_computes(architecture, e
     kept = random_kept(groups, 1, emptied)
     gone = groups.emptied(kept)
     assert gone
-    smaller = prune(network, groups, kept)
+    smaller = prune_groups(network, groups, kept)
     left = {name.rpartition(".")[0] for name in smaller.state_dict()}
     assert not left & {layer for name in gone for layer in groups.branches[name]}
     assert set(smaller.state_dict()) < set(network.state_dict())
@@ -190,7 +190,7 @@ def test_removed_branches_leave_what_the_masked_network_computes(architecture, e
     rebuilt = build(describe(smaller)).eval()
     rebuilt.load_state_dict(smaller.state_dict())
     assert torch.equal(outputs(rebuilt), outputs(smaller))
-    mask(network, groups, kept)
+    mask_groups(network, groups, kept)
     expected = outputs(network)
     assert (outputs(smaller) - expected).abs().max() < 1e-5 * expected.abs().max()
 
@@ -201,14 +201,14 @@ def test_shrunken_groups_are_those_of_the_smaller_network(architecture, emptied)
     network = trained_looking(architecture)
     groups = find_groups(network, SHAPE)
     kept = random_kept(groups, 2, emptied)
-    smaller, shrunken = prune(network, groups, kept), groups.shrink(kept)
+    smaller, shrunken = prune_groups(network, groups, kept), groups.shrink(kept)
     assert_same_up_to_renumbering(shrunken, find_groups(smaller, SHAPE))
     # the k-th group is the k-th kept one: removing it from either network is the same
     order = np.flatnonzero(groups.settle(kept))
     again = random_kept(shrunken, 3)
     both = np.zeros(groups.count, bool)
     both[order[again]] = True
-    once, twice = prune(network, groups, both), prune(smaller, shrunken, again)
+    once, twice = prune_groups(network, groups, both), prune_groups(smaller, shrunken, again)
     assert describe(once)["widths"] == describe(twice)["widths"]
     for a, b in zip(once.state_dict().values(), twice.state_dict().values(), strict=True):
         assert torch.equal(a, b)
@@ -221,7 +221,7 @@ def test_an_optimizer_forgets_the_parameters_of_removed_branches():
     optimizer.step()
     groups = find_groups(network, SHAPE)
     kept = random_kept(groups, 1)
-    smaller, removal = prune(network, groups, kept), Removal(groups, kept)
+    smaller, removal = prune_groups(network, groups, kept), Removal(groups, kept)
     before = {n: optimizer.state[p]["momentum_buffer"] for n, p in network.named_parameters()}
     prune_optimizer(optimizer, network, smaller, removal)
     assert optimizer.param_groups[0]["params"] == list(smaller.parameters())
@@ -236,7 +236,7 @@ def test_layers_outside_of_branches_and_stages_are_never_emptied():
     groups = find_groups(network, SHAPE)
     kept = np.ones(groups.count, bool)
     kept[groups.layers["conv1"]] = False
-    for act in (prune, mask):
+    for act in (prune_groups, mask_groups):
         with pytest.raises(InputError, match=r"nothing would be left of conv1\.weight"):
             act(network, groups, kept)
 
