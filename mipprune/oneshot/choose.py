@@ -30,9 +30,9 @@ from mipprune.oneshot.moments import InputMoments
 from mipprune.oneshot.parallel import run_all
 from mipprune.oneshot.refit import refit
 from mipprune.runs.files import write_atomic
-from mipprune.structure import allocation
 from mipprune.structure.cost import Cost
 from mipprune.structure.removal import prune_groups
+from mipprune.structure.widths import budget_problem, solve_budget
 
 # shares of a site's channels at which the effect of its error is measured
 _TRIED = (0.25, 0.5, 0.75)
@@ -111,7 +111,7 @@ class Chooser:
         cost = self.cost
         limits = {"multiple": budget.multiple, "floor": budget.floor}
         zeros = np.zeros(cost.groups.count)
-        problem, ranked = allocation.budget_problem(cost, zeros, unit, share, **limits)
+        problem, ranked = budget_problem(cost, zeros, unit, share, **limits)
         place = {int(min(site.groups)): number for number, site in enumerate(self.sites)}
         numbers = [place[int(min(group))] for group in ranked]
         scale = max(float(curve.max()) for curve in curves) or 1.0
@@ -120,7 +120,7 @@ class Chooser:
             for number, widths in zip(numbers, problem.widths, strict=True)
         ]
         self.report("widths within the budget")
-        solved = allocation.solve_budget(
+        solved = solve_budget(
             replace(problem, values=values), cost, unit, share, gap=1e-3, **limits
         )
         widths = dict(zip(numbers, solved.widths, strict=True))

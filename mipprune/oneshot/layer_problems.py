@@ -18,9 +18,9 @@ from formulations.layer.problem import LayerProblem
 from formulations.symbolic.catalogue import square
 from mipprune.oneshot.calibration import Layer, Order
 from mipprune.oneshot.refit import has_intercept, scale_of
-from mipprune.structure import allocation
 from mipprune.structure.cost import Cost
 from mipprune.structure.groups import Groups
+from mipprune.structure.widths import classes_of
 
 # Added to G's diagonal, toward the dense weights, as a share of its mean; and φ's own.
 _RIDGE, _SHRINKAGE = 1e-4, 1e-6
@@ -83,7 +83,7 @@ def read_once(groups: Groups) -> np.ndarray:
 def find_sites(network: nn.Module, cost: Cost, order: Order) -> list[Site]:
     """A site for every class of groups, in order."""
     inputs = inputs_of(cost.groups)
-    classes = allocation.classes_of(cost)
+    classes = classes_of(cost)
     return in_order([find_site(network, order, inputs, own) for own in classes], order)
 
 

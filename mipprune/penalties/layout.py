@@ -124,3 +124,23 @@ def tiles(rows: Rows, tensor: int, first: int, height: int, width: int) -> list[
         ]
         for row in range(0, count, share)
     ]
+
+
+def gradient_as_weight(weight: torch.Tensor) -> torch.Tensor | None:
+    """The weight's gradient, in the weight's memory format: where it is not, it is brought there.
+
+    Autograd's own gradients are.
+    """
+    gradient = weight.grad
+    if gradient is not None and (
+        gradient.dtype != weight.dtype
+        or any(
+            mine != other
+            for mine, other, size in zip(
+                gradient.stride(), weight.stride(), weight.shape, strict=True
+            )
+            if size > 1
+        )
+    ):
+        weight.grad = torch.empty_like(weight).copy_(gradient)
+    return weight.grad

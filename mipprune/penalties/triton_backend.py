@@ -19,7 +19,14 @@ import torch
 import triton
 from triton import language as tl
 
-from mipprune.penalties.layout import Measure, NewMagnitudes, Rows, Spikes, tiles
+from mipprune.penalties.layout import (
+    Measure,
+    NewMagnitudes,
+    Rows,
+    Spikes,
+    gradient_as_weight,
+    tiles,
+)
 from mipprune.penalties.torch_backend import Operations
 
 _ROWS, _COLUMNS = 16, 128  # of a tile in registers
@@ -236,15 +243,9 @@ def _change(
         for start in range(0, length, COLUMNS):
             at = start + column
             place = row * row_stride + (at // inner) * outer + (at % inner) * step
+            inside = mine & (at < length)
             _change_tile(
-                base + place,
-                goal + place,
-                mine & (at < length),
-                shared[0],
-                shared[1],
-                shared[2],
-                shared[3],
-                KIND,
+                base + place, goal + place, inside, shared[0], shared[1], shared[2], shared[3], KIND
             )
 
 
@@ -348,7 +349,7 @@ class Kernels:
 
     def add_to_gradients_(self, factor: torch.Tensor, order: float, spikes: Spikes | None) -> None:
         """Gradients plus factor·sign(w)|w|^(p−1), plus spikes."""
-        gradients = [_gradient_as_weight(rows.parameter) for rows in self._rows]
+        gradients = [gradient_as_weight(rows.parameter) for rows in self._rows]
         known = [0 if gradient is None else gradient.data_ptr() for gradient in gradients]
         if self._known is None or self._known[0] != known:
             self._known = known, self._addresses(gradients)
@@ -386,23 +387,3 @@ class Kernels:
                 ROWS=_ROWS,
                 COLUMNS=_COLUMNS,
             )
-
-
-def _gradient_as_weight(weight: torch.Tensor) -> torch.Tensor | None:
-    """The weight's gradient, in the weight's memory format: where it is not, it is brought there.
-
-    Autograd's own gradients are.
-    """
-    gradient = weight.grad
-    if gradient is not None and (
-        gradient.dtype != weight.dtype
-        or any(
-            mine != other
-            for mine, other, size in zip(
-                gradient.stride(), weight.stride(), weight.shape, strict=True
-            )
-            if size > 1
-        )
-    ):
-        weight.grad = torch.empty_like(weight).copy_(gradient)
-    return weight.grad

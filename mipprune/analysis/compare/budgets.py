@@ -18,9 +18,10 @@ from mipprune.config.schema import BudgetConfig
 from mipprune.models.registry import IMAGENET, NAMES, build
 from mipprune.penalties.group_penalty import GroupPenalty
 from mipprune.runs import checkpoint
-from mipprune.structure.allocation import best_widths, kept_groups, lowest_removed, uniform
+from mipprune.structure.allocation import lowest_removed, uniform
 from mipprune.structure.cost import Cost
 from mipprune.structure.groups import find_groups
+from mipprune.structure.widths import best_widths, kept_groups
 
 
 def compare_budget(

@@ -61,7 +61,7 @@ def networks(draw, dtype=torch.float64):
 
 
 class Way(NamedTuple):
-    """An implementation under test, the device of its weights, and how many examples it can take."""
+    """An implementation under test, its weights' device, and how many examples it can take."""
 
     backend: MakeBackend
     device: str

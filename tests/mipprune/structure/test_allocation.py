@@ -11,10 +11,11 @@ from formulations.errors import InputError
 from mipprune.config.overrides import configure
 from mipprune.config.train import Config
 from mipprune.models.registry import build
-from mipprune.structure.allocation import allocate, budget_problem, classes_of
+from mipprune.structure.allocation import allocate
 from mipprune.structure.cost import Cost, count_macs, count_params
 from mipprune.structure.groups import find_groups
 from mipprune.structure.removal import prune_groups
+from mipprune.structure.widths import budget_problem, classes_of
 
 IMAGE = (3, 32, 32)
 
