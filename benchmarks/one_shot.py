@@ -24,6 +24,7 @@ import resource
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +38,10 @@ from mipprune.config.schema import BudgetConfig
 from mipprune.data.registry import Data
 from mipprune.measures.network import predict
 from mipprune.models.registry import build
-from mipprune.oneshot.choose import Chooser, Settings
+from mipprune.oneshot.choose import ChoiceSettings, Chooser
 from mipprune.oneshot.refit import refit
-from mipprune.oneshot.run import find_candidates
 from mipprune.oneshot.scores import choose_by_scores
+from mipprune.oneshot.sites import find_candidates
 from mipprune.runs.files import write_json
 from mipprune.runs.networks import open_weights
 from mipprune.structure.removal import prune_groups, recalibrate
@@ -98,7 +99,7 @@ def _key(row: dict[str, Any]) -> tuple:
     return tuple(row[name] for name in ("network", "method", "budget", "candidates"))
 
 
-def run(given: argparse.Namespace):
+def run(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """A row for every method and budget."""
     words = [f"model={given.what}", "model.shortcut=A", "data=cifar10", f"init={given.init}"]
     words += [f"data.path={given.data}"] if given.data else []
@@ -173,7 +174,7 @@ def _accuracy(network: torch.nn.Module, data: Data) -> float:
     return _share(said_of(network, data, FIRST) == data.test.labels[:FIRST])
 
 
-def _recalibrated(network, batches):
+def _recalibrated(network: torch.nn.Module, batches: Sequence[torch.Tensor]) -> torch.nn.Module:
     other = copy.deepcopy(network)
     device = next(network.parameters()).device
     recalibrate(other, (images.to(device) for images in batches))
@@ -209,10 +210,12 @@ def measure_memory() -> dict[str, Any]:
     }
 
 
-def _settings(**changes: Any) -> Settings:
+def _settings(**changes: Any) -> ChoiceSettings:
     """Those of ``mipprune prune``, but for some."""
     given = PruneConfig()
-    return Settings(**{name: getattr(given, name) for name in Settings.__annotations__} | changes)
+    return ChoiceSettings(
+        **{name: getattr(given, name) for name in ChoiceSettings.__annotations__} | changes
+    )
 
 
 def _say(line: str) -> None:

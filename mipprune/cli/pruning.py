@@ -99,11 +99,11 @@ def certify(
     check_writable(json_file)
     check_picture(plot)
 
-    from mipprune.oneshot.certify import certify as run_certify
+    from mipprune.oneshot.certify import certify_run
     from mipprune.report.tables import print_certificates, progress_lines
 
     with progress_lines() as show:
-        found = run_certify(run, config, dense=dense, report=show)
+        found = certify_run(run, config, dense=dense, report=show)
     print_certificates(found)
     if plot:
         from mipprune.report.pictures import draw_certificates

@@ -1,17 +1,18 @@
 """Calibration: what the layers of a network see, and what they make of it, streamed over images.
 
-Second moments of a layer's inputs (im2col rows X) and outputs Y are all that its layer problem and
-its refit need. They are summed in float64, slice by slice, so that memory holds one Gram matrix and
-one batch, whatever the number of images. A network is walked through unit by unit, a unit being a
-residual block or the network as a whole; the inputs of a block are the outputs of the one before,
-kept in files.
+A network is run segment by segment, a segment being a residual block or the network as a whole; the
+inputs of a block are the outputs of the one before, kept in files, so that a layer far behind costs
+no pass through all that is before it. Of a layer's inputs come the rows of its im2col matrix, in
+slices, and of the rows all that a layer problem and a refit need of the images: second moments of
+inputs and targets, summed in float64. Memory holds a layer's Gram matrix, one batch and one slice,
+whatever the number of images.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,193 +20,137 @@ from torch import nn
 from torch.nn import functional as F
 
 from formulations.errors import InputError
-from mipprune.models.parts import ResidualBlock
-from mipprune.structure.tracing import LAYERS, NORMS
+from mipprune.oneshot.forward_order import (
+    ForwardOrder,
+    Layer,
+    Weighted,
+    has_intercept,
+    layer_of,
+)
 
 # entries of a slice of im2col rows
 _SLICE = 2**23
+# images of a forward pass
+_BATCH = 50
 
 
-@dataclass(frozen=True)
-class Layer:
-    """A convolution (not a grouped one) or linear layer, as calibration sees it.
-
-    Attributes
-    ----------
-    name : str
-    unit : str
-        Innermost residual block that holds it; ``""`` for none: the network itself.
-    norm : str or None
-        The BatchNorm that reads its output.
-    closes : bool
-        Whether its output, normalised if it has a norm, is what the shortcut of ``unit`` is added
-        to.
-    """
-
-    name: str
-    unit: str
-    norm: str | None
-    closes: bool
+def batches_of(images: torch.Tensor) -> list[torch.Tensor]:
+    """Calibration images (N, C, H, W) in the batches of a forward pass, on the CPU."""
+    return list(images.cpu().split(_BATCH))
 
 
-@dataclass(frozen=True)
-class Order:
-    """The layers of a network in the order in which they are applied, and which blocks are chained.
-
-    Attributes
-    ----------
-    layers : tuple of Layer
-    before : dict
-        By a residual block's name, the block whose output is its input.
-    """
-
-    layers: tuple[Layer, ...]
-    before: dict[str, str]
-
-
-@torch.no_grad()
-def find_order(network: nn.Module, shape: Sequence[int]) -> Order:
-    """Run a network once on an image of zeros and see what follows what."""
-    outputs: dict[str, torch.Tensor] = {}
-    norms: dict[str, str] = {}
-    entries: dict[str, torch.Tensor] = {}
-    exits: dict[str, torch.Tensor] = {}
-    hooks = []
-
-    def source(seen: dict[str, torch.Tensor], tensor: torch.Tensor) -> str | None:
-        return next((name for name, other in seen.items() if other is tensor), None)
-
-    def look(name: str, module: nn.Module, inputs, output) -> None:
-        if isinstance(module, LAYERS):
-            if getattr(module, "groups", 1) == 1:
-                outputs[name] = output
-        elif isinstance(module, NORMS):
-            if (layer := source(outputs, inputs[0])) is not None:
-                norms[layer] = name
-        elif isinstance(module, ResidualBlock):
-            entries[name], exits[name] = inputs[0], output
-
-    for name, module in network.named_modules():
-        if isinstance(module, (*LAYERS, *NORMS, ResidualBlock)):
-            hooks.append(
-                module.register_forward_hook(
-                    lambda module, inputs, output, name=name: look(name, module, inputs, output)
-                )
-            )
-    like, training = next(network.parameters()), network.training
-    try:
-        network.eval()(torch.zeros(1, *shape, dtype=like.dtype, device=like.device))
-    finally:
-        network.train(training)
-        for hook in hooks:
-            hook.remove()
-    last = _last_of_branches(network, list(outputs))
-    layers = tuple(
-        Layer(name, _unit_of(network, name), norms.get(name), name in last) for name in outputs
-    )
-    before = {name: source(exits, tensor) for name, tensor in entries.items()}
-    return Order(layers, {name: first for name, first in before.items() if first is not None})
-
-
-def _unit_of(network: nn.Module, layer: str) -> str:
-    parts = layer.split(".")
-    names = (".".join(parts[:depth]) for depth in range(len(parts) - 1, 0, -1))
-    blocks = (name for name in names if isinstance(network.get_submodule(name), ResidualBlock))
-    return next(blocks, "")
-
-
-def _last_of_branches(network: nn.Module, applied: list[str]) -> set[str]:
-    """Of every residual branch the layer that is applied last."""
-    last = set()
-    for name, block in network.named_modules():
-        if isinstance(block, ResidualBlock):
-            heads = [f"{name}.{child}" for child in block.branch]
-            inside = [a for a in applied if any(f"{a}.".startswith(f"{h}.") for h in heads)]
-            last |= set(inside[-1:])
-    return last
+# ---- forward passes -----------------------------------------------------------------------------
 
 
 class _Reached(Exception):
     """A forward pass has come to where it was to end."""
 
 
-def _run_until(module: nn.Module, watched: nn.Module, x: torch.Tensor, before: bool):
-    """(input, output) of ``watched`` in ``module(x)``; only the input if ``before``."""
-    seen = []
+def _input_of(module: nn.Module, watched: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """What ``watched`` sees in ``module(x)``, which goes no further."""
+    seen: list[torch.Tensor] = []
 
-    def stop(_, inputs, output=None):
+    def stop(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        seen.append(inputs[0])
+        raise _Reached
+
+    _run_until(module, x, watched.register_forward_pre_hook(stop))
+    return seen[0]
+
+
+def _input_and_output_of(
+    module: nn.Module, watched: nn.Module, x: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What ``watched`` sees and makes of it in ``module(x)``, which goes no further."""
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def stop(_: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
         seen.append((inputs[0], output))
         raise _Reached
 
-    attach = watched.register_forward_pre_hook if before else watched.register_forward_hook
-    hook = attach(stop)
+    _run_until(module, x, watched.register_forward_hook(stop))
+    return seen[0]
+
+
+def _run_until(module: nn.Module, x: torch.Tensor, hook: torch.utils.hooks.RemovableHandle) -> None:
     try:
         module(x)
     except _Reached:
-        return seen[0]
+        return
     finally:
         hook.remove()
     raise RuntimeError("the network does not apply a layer that it applied before")
 
 
-class Walk:
-    """The inputs of one unit after another, of one or several networks side by side.
+class SegmentedForward:
+    """The inputs of one segment after another, of one or several networks side by side.
 
     Parameters
     ----------
     networks : sequence of nn.Module
-        In evaluation mode, with the same units. Layers of the unit that the walk is at, and of
+        In evaluation mode, with the same segments. Layers of the segment that is entered, and of
         later ones, may change on the way.
-    order : Order
+    order : ForwardOrder
         Of the first.
-    images : sequence of tensors
+    images : sequence of (N, C, H, W) tensors
         Batches, on the CPU.
     folder : Path
-        For the activations between units; emptied by nobody but the caller.
+        For the activations between segments; emptied by nobody but the caller.
     """
 
     def __init__(
         self,
         networks: Sequence[nn.Module],
-        order: Order,
+        order: ForwardOrder,
         images: Sequence[torch.Tensor],
         folder: Path,
-    ):
+    ) -> None:
         self.networks, self.order, self.images, self.folder = networks, order, images, folder
         self.device = next(networks[0].parameters()).device
-        self.unit = ""
+        self.segment = ""
 
-    def enter(self, unit: str) -> None:
-        """Go to a unit: ``""`` or a residual block, in the order of the layers."""
-        if unit == self.unit:
+    def enter(self, segment: str) -> None:
+        """Go to a segment: ``""`` or a residual block, in the order of the layers."""
+        if segment == self.segment:
             return
-        follows = unit != "" and self.order.before.get(unit) == self.unit
-        for number in range(len(self.images) if unit else 0):
+        follows = segment != "" and self.order.before.get(segment) == self.segment
+        for number in range(len(self.images) if segment else 0):
             for index, network in enumerate(self.networks):
                 if follows:
-                    output = network.get_submodule(self.unit)(self._read(index, number))
+                    output = network.get_submodule(self.segment)(self._read(index, number))
                 else:
                     images = self.images[number].to(self.device)
-                    output, _ = _run_until(network, network.get_submodule(unit), images, True)
+                    output = _input_of(network, network.get_submodule(segment), images)
                 np.save(self._file(index, number), output.cpu().numpy())
-        self.unit = unit
+        self.segment = segment
 
     def observe(
         self, layer: Layer
     ) -> Iterator[tuple[list[torch.Tensor], torch.Tensor, list[torch.Tensor]]]:
-        """Inputs of a layer of this unit in every network, its outputs in the first, and the unit's
-        inputs in every network; batch by batch.
+        """Run the segment as far as one of its layers, batch by batch.
+
+        Yields
+        ------
+        inputs : list of tensors
+            What the layer sees in every network.
+        output : tensor
+            What it makes of it in the first.
+        entries : list of tensors
+            The segment's inputs in every network.
         """
         for number, images in enumerate(self.images):
-            inputs, outputs, entries = [], [], []
+            inputs, entries = [], []
             for index, network in enumerate(self.networks):
-                x = self._read(index, number) if self.unit else images.to(self.device)
-                unit, watched = (network.get_submodule(name) for name in (self.unit, layer.name))
-                seen, made = _run_until(unit, watched, x, before=index > 0)
+                x = self._read(index, number) if self.segment else images.to(self.device)
+                segment = network.get_submodule(self.segment)
+                watched = network.get_submodule(layer.name)
+                if index == 0:
+                    seen, output = _input_and_output_of(segment, watched, x)
+                else:
+                    seen = _input_of(segment, watched, x)
                 inputs.append(seen)
-                outputs.append(made)
                 entries.append(x)
-            yield inputs, outputs[0], entries
+            yield inputs, output, entries
 
     def _file(self, index: int, number: int) -> Path:
         return self.folder / f"{index}-{number}.npy"
@@ -214,18 +159,32 @@ class Walk:
         return torch.from_numpy(np.load(self._file(index, number))).to(self.device)
 
 
+# ---- rows of a layer ----------------------------------------------------------------------------
+
+
 def pick_positions(
-    layer: nn.Module, output: torch.Tensor, most: int, generator: torch.Generator
+    layer: Weighted, output: torch.Tensor, most: int | None, generator: torch.Generator
 ) -> torch.Tensor | None:
-    """Positions of a convolution's output map that count for a batch, sorted; None for all."""
-    if isinstance(layer, nn.Linear) or output[0, 0].numel() <= most:
+    """Positions of a convolution's output map that count for a batch, sorted; None for all.
+
+    Parameters
+    ----------
+    layer : nn.Conv2d or nn.Linear
+    output : tensor
+        Of the layer, (N, O, H, W) or (N, …, O).
+    most : int or None
+        Largest number of positions; None for no limit.
+    generator : torch.Generator
+        On the CPU.
+    """
+    if most is None or isinstance(layer, nn.Linear) or output[0, 0].numel() <= most:
         return None
     index = torch.randperm(output[0, 0].numel(), generator=generator)[:most]
     return index.sort().values.to(output.device)
 
 
 def rows_of(
-    layer: nn.Module,
+    layer: Weighted,
     inputs: torch.Tensor,
     outputs: torch.Tensor,
     index: torch.Tensor | None = None,
@@ -233,6 +192,19 @@ def rows_of(
     """im2col rows (n, D) of a layer's inputs and its outputs (n, O) at the same places, in slices.
 
     D is ordered as in ``weight.flatten(1)``: by input channel, then by place in the kernel.
+
+    Parameters
+    ----------
+    layer : nn.Conv2d or nn.Linear
+    inputs, outputs : tensors
+        (N, I, H, W) and (N, O, H', W') of a convolution, (N, …, I) and (N, …, O) of a linear layer.
+    index : (P,) int tensor, optional
+        Places of the output map that count, as :func:`pick_positions` picks them.
+
+    Raises
+    ------
+    InputError
+        If the convolution is padded with anything but zeros by given numbers.
     """
     if isinstance(layer, nn.Linear):
         x, y = inputs.flatten(0, -2), outputs.flatten(0, -2)
@@ -254,14 +226,47 @@ def _patches(layer: nn.Conv2d, x: torch.Tensor, index: torch.Tensor, width: int)
     x = F.pad(x, (right, right, down, down))
     row = torch.div(index, width, rounding_mode="floor") * layer.stride[0]
     column = (index % width) * layer.stride[1]
-    offsets = [(i * layer.dilation[0], j * layer.dilation[1]) for i in range(tall)
-               for j in range(wide)]  # fmt: skip
+    offsets = [
+        (i * layer.dilation[0], j * layer.dilation[1]) for i in range(tall) for j in range(wide)
+    ]
     parts = [x[:, :, row + i, column + j] for i, j in offsets]
     return torch.stack(parts, dim=2).permute(0, 3, 1, 2).flatten(2).flatten(0, 1)
 
 
+# ---- second moments -----------------------------------------------------------------------------
+
+
+class Means(NamedTuple):
+    """Means over rows, float64 on the CPU.
+
+    Attributes
+    ----------
+    gram : (D, D) tensor
+        E[xxᵀ]; with an intercept central, as the next two.
+    cross : (D, O) tensor
+        E[xyᵀ].
+    square : (O,) tensor
+        E[y²] of every output.
+    inputs, outputs : (D,), (O,) tensors
+        E[x] and E[y].
+    """
+
+    gram: torch.Tensor
+    cross: torch.Tensor
+    square: torch.Tensor
+    inputs: torch.Tensor
+    outputs: torch.Tensor
+
+
 class Moments:
-    """Second moments of inputs X (n, D) and targets Y (n, O), summed in float64.
+    """Second moments of inputs X (n, D) and targets Y (n, O).
+
+    Parameters
+    ----------
+    inputs, outputs : int
+        D and O.
+    device : torch.device
+        On which they are summed.
 
     Attributes
     ----------
@@ -275,13 +280,14 @@ class Moments:
         Sums.
     """
 
-    def __init__(self, rows: int, outputs: int, device: torch.device):
-        def zeros(*shape):
+    def __init__(self, inputs: int, outputs: int, device: torch.device) -> None:
+        def zeros(*shape: int) -> torch.Tensor:
             return torch.zeros(*shape, dtype=torch.float64, device=device)
 
         self.count = 0
-        self.gram, self.cross, self.square = zeros(rows, rows), zeros(rows, outputs), zeros(outputs)
-        self.inputs, self.outputs = zeros(rows), zeros(outputs)
+        self.gram, self.cross = zeros(inputs, inputs), zeros(inputs, outputs)
+        self.square = zeros(outputs)
+        self.inputs, self.outputs = zeros(inputs), zeros(outputs)
 
     def add(self, x: torch.Tensor, y: torch.Tensor) -> None:
         """Take in rows (n, D) and targets (n, O) of any precision."""
@@ -299,15 +305,48 @@ class Moments:
             setattr(total, name, getattr(self, name) + getattr(other, name))
         return total
 
-    def means(self, intercept: bool) -> tuple[np.ndarray, ...]:
-        """G (D, D), B (D, O), E[Y²] (O,), E[X] (D,), E[Y] (O,), in NumPy.
+    def means(self, intercept: bool) -> Means:
+        """Means over the rows so far.
 
-        With an ``intercept`` the first three are central moments, which is what an intercept
-        minimised over leaves of the squared error, and the means say what it is: E[Y] − E[X]·W.
+        With an ``intercept`` the moments are central, which is what an intercept minimised over
+        leaves of the squared error; the means say what it is: E[Y] − E[X]·W.
         """
         x, y = self.inputs / self.count, self.outputs / self.count
         gram, cross, square = (m / self.count for m in (self.gram, self.cross, self.square))
         if intercept:
             gram, cross, square = gram - x.outer(x), cross - x.outer(y), square - y.square()
         gram = (gram + gram.T) / 2
-        return tuple(m.cpu().numpy() for m in (gram, cross, square, x, y))
+        return Means(*(mean.cpu() for mean in (gram, cross, square, x, y)))
+
+
+@torch.no_grad()
+def input_moments(
+    forward: SegmentedForward, layer: Layer, positions: int | None, seed: int
+) -> Moments:
+    """Moments of the inputs of a layer, without targets.
+
+    Parameters
+    ----------
+    forward : SegmentedForward
+        Of one network; enters the layer's segment.
+    layer : Layer
+    positions : int or None
+        Most positions of an output map that count, drawn anew for every batch; None for all.
+    seed : int
+        Of the positions.
+    """
+    forward.enter(layer.segment)
+    module = layer_of(forward.networks[0], layer.name)
+    moments = Moments(module.weight[0].numel(), 0, forward.device)
+    generator = torch.Generator().manual_seed(seed)
+    for inputs, outputs, _ in forward.observe(layer):
+        index = pick_positions(module, outputs, positions, generator)
+        for x, y in rows_of(module, inputs[0], outputs, index):
+            moments.add(x, y[:, :0])
+    return moments
+
+
+def input_means(forward: SegmentedForward, layer: Layer, positions: int, seed: int) -> Means:
+    """Means of :func:`input_moments`, central where the layer has an intercept."""
+    moments = input_moments(forward, layer, positions, seed)
+    return moments.means(has_intercept(forward.networks[0], layer))

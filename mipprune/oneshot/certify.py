@@ -14,14 +14,17 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
+from formulations.arrays import BoolArray
 from formulations.errors import InputError
 from formulations.layer.solvers.selection import choose
 from formulations.layer.stack import Stack
@@ -29,10 +32,12 @@ from formulations.solving.result import relative_gap
 from mipprune.config.certify import CertifyConfig
 from mipprune.data.registry import load
 from mipprune.distributed.device import pick_device
-from mipprune.oneshot.calibration import Order, find_order
-from mipprune.oneshot.layer_problems import Reader, Site, find_site, find_sites, in_order, inputs_of
-from mipprune.oneshot.moments import InputMoments
+from mipprune.models.registry import describe
+from mipprune.oneshot.calibration import batches_of
+from mipprune.oneshot.forward_order import ForwardOrder, forward_order
+from mipprune.oneshot.layer_problems import CalibratedProblems
 from mipprune.oneshot.parallel import check_backend, run_all
+from mipprune.oneshot.sites import ReadingLayer, Site, find_site, find_sites, in_order, inputs_of
 from mipprune.runs import checkpoint
 from mipprune.runs.files import write_json
 from mipprune.runs.layout import RunLayout
@@ -41,17 +46,74 @@ from mipprune.structure.cost import Cost
 from mipprune.structure.groups import Groups, find_groups
 from mipprune.structure.matching import match
 
-_BATCH = 50
+# nodes from which on a tree has been grown: a root, or up to two if the first proves nothing
+_BRANCHED = 3
 
 
-def certify(
+@dataclass(frozen=True)
+class Certificate:
+    """What is proved of one choice of inputs.
+
+    Attributes
+    ----------
+    layer : str
+        The layer that reads them, or the first of several and how many there are besides.
+    readers : tuple of str
+        All of them.
+    method : str
+        By which the choice was made.
+    groups, kept : int
+        Groups of inputs, and how many of them were kept.
+    error : float
+        Of the choice made, as a share of the outputs' variance, as all errors here.
+    best : float
+        Of the best choice found of the same size.
+    bound : float
+        No choice of this size is below it.
+    worse : float
+        error over best, less 1.
+    gap, best_gap : float
+        From error to bound, and from best to bound, relative.
+    support : tuple of int
+        The groups kept, among those of the layer.
+    nodes : int
+        Of the branch and bound.
+    seconds : float
+    status : {"tree", "root", "trivial"}
+        What the bound comes from: a branch and bound, relaxations alone, or the error of keeping
+        every group.
+    """
+
+    layer: str
+    readers: tuple[str, ...]
+    method: str
+    groups: int
+    kept: int
+    error: float
+    best: float
+    bound: float
+    worse: float
+    gap: float
+    best_gap: float
+    support: tuple[int, ...]
+    nodes: int
+    seconds: float
+    status: str
+
+    def as_json(self) -> dict[str, Any]:
+        """The row of ``certificate.json``, where the error is called ``objective``."""
+        row = {"objective" if k == "error" else k: v for k, v in asdict(self).items()}
+        return row | {"readers": list(self.readers), "support": list(self.support)}
+
+
+def certify_run(
     run: Path,
     config: CertifyConfig,
     *,
     dense: Path | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """Certificates of the layers of a pruned network.
+    """Certificates of the layers of a pruned network in a folder.
 
     Those of a run are also written to its ``certificate.json``, which ``mipprune report`` shows.
 
@@ -69,12 +131,8 @@ def certify(
     -------
     dict
         ``method``, ``pruned`` and ``dense`` (folders), ``images``, ``seconds``, and ``layers``, a
-        list of: ``layer``, ``readers`` (itself; of a class of channels that several layers read,
-        those, each of which has a row of its own too), ``method``, ``groups``, ``kept``,
-        ``objective`` (of the choice made, as a share of the outputs' variance, as all errors here),
-        ``best`` (of the best choice found), ``bound`` (no choice of this size is below it),
-        ``worse`` (objective over best, less 1), ``gap`` (objective to bound, relative),
-        ``best_gap`` (best to bound), ``support``, ``nodes``, ``seconds``.
+        list of :meth:`Certificate.as_json`: of every layer, and of every class of channels that
+        several layers read, each of which has a row of its own too.
 
     Raises
     ------
@@ -88,47 +146,25 @@ def certify(
     network = pair.dense.to(device).eval()
     data = load(**(config.data.source() if config.data else pair.data), device=device)
     check_fits(pair.dense_folder, network, data)
-    shape = tuple(network.architecture["shape"])
     if config.images > data.train_size:
         raise InputError(
             f"images={config.images}: {data.name} has {data.train_size} training images"
         )
-    order = find_order(network, shape)
-    chosen = [
-        (site, support)
-        for site, support in _lost_groups(network, pair.groups, order, pair.kept())
-        if not config.layers or all(_named(reader, config.layers) for reader in site.readers)
-    ]
-    if not chosen:
-        raise InputError(f"{run}: no layer that lost inputs{' is named so' * bool(config.layers)}")
-    images = list(data.sample(config.images, config.seed).cpu().split(_BATCH))
-    sites, supports = zip(*chosen, strict=True)
-    layers = []
-    with tempfile.TemporaryDirectory() as folder:
-        moments = InputMoments(
-            *(network, order, images, Path(folder)),
-            positions=config.positions,
-            seed=config.seed,
+    images = data.sample(config.images, config.seed)
+    try:
+        rows = certify_network(
+            *(network, pair.groups, pair.kept(), images, config),
+            method=pair.method,
             report=report,
         )
-        calls = (
-            (stack, support, config.tolerance, config.nodes, config.time_limit)
-            for stack, support in zip(moments.stacks(sites), supports, strict=True)
-        )
-        rows = run_all(certify_choice, calls, backend=config.parallel, jobs=config.jobs)
-        for site, row in zip(sites, rows, strict=True):
-            report(
-                f"{site.name}: {row['worse']:.1%} worse than the best choice found, which is "
-                f"proved within {row['best_gap']:.1%}"
-            )
-            readers = [reader.layer.name for reader in site.readers]
-            layers.append({"layer": site.name, "readers": readers, "method": pair.method, **row})
+    except NothingLost as error:
+        raise InputError(f"{run}: {error}") from None
     found = {
         "method": pair.method,
         "pruned": str(pair.pruned_folder),
         "dense": str(pair.dense_folder),
         "images": config.images,
-        "layers": layers,
+        "layers": [row.as_json() for row in rows],
         "seconds": time.perf_counter() - start,
     }
     if dense is None:
@@ -136,10 +172,100 @@ def certify(
     return found
 
 
+class NothingLost(InputError):
+    """There is no layer to judge."""
+
+
+def certify_network(
+    network: nn.Module,
+    groups: Groups,
+    kept: BoolArray,
+    images: torch.Tensor,
+    config: CertifyConfig,
+    *,
+    method: str,
+    report: Callable[[str], None] = lambda line: None,
+) -> list[Certificate]:
+    """Certificates of what a mask of kept groups left of a network's layers.
+
+    Parameters
+    ----------
+    network : nn.Module
+        The dense one, in evaluation mode.
+    groups : Groups
+        Of it.
+    kept : (groups,) bool array
+    images : (N, C, H, W) tensor
+        For calibration.
+    config : CertifyConfig
+        All of it but ``images``, ``device`` and ``data``.
+    method : str
+        What the rows say of how the mask was chosen.
+    report : callable
+        Told what is being done.
+
+    Raises
+    ------
+    NothingLost
+        If no layer (of those named) lost an input and kept another.
+    """
+    shape = tuple(images.shape[1:])
+    order = forward_order(network, shape)
+    chosen = [
+        (site, support)
+        for site, support in _lost_groups(network, groups, order, kept, shape)
+        if not config.layers or all(_named(reader, config.layers) for reader in site.readers)
+    ]
+    if not chosen:
+        raise NothingLost(f"no layer that lost inputs{' is named so' * bool(config.layers)}")
+    sites, supports = zip(*chosen, strict=True)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        problems = CalibratedProblems(
+            *(network, order, batches_of(images), Path(folder)),
+            positions=config.positions,
+            seed=config.seed,
+            report=report,
+        )
+        calls = (
+            (
+                *(site.name, _readers(site), method, stack, support),
+                *(config.tolerance, config.nodes, config.time_limit),
+            )
+            for site, stack, support in zip(sites, problems.stacks(sites), supports, strict=True)
+        )
+        for row in run_all(certify_choice, calls, backend=config.parallel, jobs=config.jobs):
+            report(
+                f"{row.layer}: {row.worse:.1%} worse than the best choice found, which is "
+                f"proved within {row.best_gap:.1%}"
+            )
+            rows.append(row)
+    return rows
+
+
 def certify_choice(
-    stack: Stack, support: np.ndarray, tolerance: float, nodes: int, time_limit: float
-) -> dict[str, Any]:
-    """One site's certificate: see :func:`certify`."""
+    layer: str,
+    readers: tuple[str, ...],
+    method: str,
+    stack: Stack,
+    support: BoolArray,
+    tolerance: float,
+    nodes: int,
+    time_limit: float,
+) -> Certificate:
+    """The certificate of a (J,) support of one site.
+
+    Parameters
+    ----------
+    layer, readers, method
+        Of the :class:`Certificate`.
+    stack : Stack
+        The readers' problems.
+    support : (J,) bool array
+        The choice made.
+    tolerance, nodes, time_limit
+        Of :func:`formulations.layer.solvers.selection.choose`.
+    """
     best = choose(
         stack,
         int(support.sum()),
@@ -151,24 +277,49 @@ def certify_choice(
     made = stack.objective(support)
     if made <= best.objective * (1 + 1e-9):
         made = best.objective
-    return {
-        "groups": stack.groups,
-        "kept": int(support.sum()),
-        "objective": made / stack.constant,
-        "best": best.objective / stack.constant,
-        "bound": best.bound / stack.constant,
-        "worse": made / max(best.objective, 1e-300) - 1,
-        "gap": relative_gap(made, best.bound) if made > 0 else 0.0,
-        "best_gap": best.gap,
-        "support": np.flatnonzero(support).tolist(),
-        "nodes": best.nodes,
-        "seconds": best.seconds,
-    }
+    return Certificate(
+        layer=layer,
+        readers=readers,
+        method=method,
+        groups=stack.groups,
+        kept=int(support.sum()),
+        error=made / stack.constant,
+        best=best.objective / stack.constant,
+        bound=best.bound / stack.constant,
+        worse=made / max(best.objective, 1e-300) - 1,
+        gap=relative_gap(made, best.bound) if made > 0 else 0.0,
+        best_gap=best.gap,
+        support=tuple(np.flatnonzero(support).tolist()),
+        nodes=best.nodes,
+        seconds=best.seconds,
+        status="tree" if best.nodes >= _BRANCHED else "root" if best.nodes else "trivial",
+    )
+
+
+def kept_groups(groups: Groups, channels: Mapping[str, Sequence[int]]) -> BoolArray:
+    """The (groups,) mask of a network of which some layers kept only some of their channels.
+
+    Parameters
+    ----------
+    groups : Groups
+    channels : mapping
+        By the layer's name, the output channels that stay.
+    """
+    kept = np.ones(groups.count, bool)
+    for name, own in channels.items():
+        group = groups.layers[name]
+        left = np.isin(np.arange(len(group)), own)
+        kept[group[(group >= 0) & ~left]] = False
+    return groups.settle(kept)
 
 
 def _lost_groups(
-    network: nn.Module, groups: Groups, order: Order, kept: np.ndarray
-) -> Iterator[tuple[Site, np.ndarray]]:
+    network: nn.Module,
+    groups: Groups,
+    order: ForwardOrder,
+    kept: BoolArray,
+    shape: Sequence[int],
+) -> Iterator[tuple[Site, BoolArray]]:
     """What lost some groups and not all: every layer alone, every class that several layers read.
 
     In order, with the (J,) mask of those kept.
@@ -178,7 +329,7 @@ def _lost_groups(
         find_site(network, order, {name: own}, np.unique(own[own >= 0]))
         for name, own in inputs.items()
     ]
-    cost = Cost(network, groups, network.architecture["shape"])
+    cost = Cost(network, groups, shape)
     sites += [site for site in find_sites(network, cost, order) if len(site.readers) > 1]
     for site in in_order(sites, order):
         support = kept[site.groups]
@@ -186,14 +337,18 @@ def _lost_groups(
             yield site, support
 
 
-def _named(reader: Reader, patterns: Sequence[str]) -> bool:
+def _readers(site: Site) -> tuple[str, ...]:
+    return tuple(reader.layer.name for reader in site.readers)
+
+
+def _named(reader: ReadingLayer, patterns: Sequence[str]) -> bool:
     return any(fnmatch(reader.layer.name, pattern) for pattern in patterns)
 
 
 class _Pair:
     """A pruned network and the one it was made from, and which groups it kept."""
 
-    def __init__(self, run: Path, dense: Path | None):
+    def __init__(self, run: Path, dense: Path | None) -> None:
         if not run.is_dir():
             raise InputError(f"no run or checkpoint at {run}")
         self.method, result = "unknown", None
@@ -213,16 +368,11 @@ class _Pair:
         self.pruned, _ = checkpoint.load(self.pruned_folder)
         if checkpoint.sparsity(self.pruned_folder) is not None:
             raise InputError(f"{run} has pruned single weights: certificates are for channels")
-        self.groups = find_groups(self.dense, self.dense.architecture["shape"])
+        self.groups = find_groups(self.dense, describe(self.dense)["shape"])
         self._channels = None if result is None else result.get("channels")
 
-    def kept(self) -> np.ndarray:
+    def kept(self) -> BoolArray:
         """(groups,) bool: as the run says, or by matching the two networks' weights."""
         if self._channels is None:
             return match(self.dense, self.pruned, self.groups)
-        kept = np.ones(self.groups.count, bool)
-        for name, channels in self._channels.items():
-            left = np.isin(np.arange(len(self.groups.layers[name])), channels)
-            group = self.groups.layers[name]
-            kept[group[(group >= 0) & ~left]] = False
-        return self.groups.settle(kept)
+        return kept_groups(self.groups, self._channels)

@@ -12,27 +12,32 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import nn
 
+from formulations.arrays import BoolArray, FloatArray
 from formulations.layer.solvers.selection import Choice, choose, eliminate
 from formulations.layer.solvers.selection import Path as Elimination
 from formulations.layer.stack import Stack
-from mipprune.oneshot.calibration import Order
-from mipprune.oneshot.layer_problems import Site, find_sites, reading_less
-from mipprune.oneshot.moments import InputMoments
+from mipprune.config.schema import BudgetConfig
+from mipprune.oneshot.forward_order import ForwardOrder
+from mipprune.oneshot.layer_problems import CalibratedProblems, reading_less
 from mipprune.oneshot.parallel import run_all
 from mipprune.oneshot.refit import refit
+from mipprune.oneshot.sites import Site, find_sites
 from mipprune.runs.files import write_atomic
 from mipprune.structure.cost import Cost
 from mipprune.structure.removal import prune_groups
 from mipprune.structure.widths import budget_problem, solve_budget
+
+Found = TypeVar("Found")
 
 # shares of a site's channels at which the effect of its error is measured
 _TRIED = (0.25, 0.5, 0.75)
@@ -42,7 +47,7 @@ _TRIAL_POSITIONS, _TRIAL_BATCHES = 32, 5
 
 
 @dataclass(frozen=True, eq=False)
-class Settings:
+class ChoiceSettings:
     """How layers are chosen: the fields of the same names of the settings of ``prune``."""
 
     positions: int
@@ -61,12 +66,12 @@ class Chooser:
     Parameters
     ----------
     network : nn.Module
-    order : Order
+    order : ForwardOrder
     cost : Cost
         With the groups to choose from.
     images : sequence of tensors
         Batches, on the CPU.
-    settings : Settings
+    settings : ChoiceSettings
     folder : Path
         For moments and what has been found out with them: a second call goes on from there.
     report : callable
@@ -76,18 +81,18 @@ class Chooser:
     def __init__(
         self,
         network: nn.Module,
-        order: Order,
+        order: ForwardOrder,
         cost: Cost,
         images: Sequence[torch.Tensor],
-        settings: Settings,
+        settings: ChoiceSettings,
         folder: Path,
         report: Callable[[str], None] = lambda line: None,
-    ):
+    ) -> None:
         self.network, self.order, self.cost = network.eval(), order, cost
         self.images, self.settings, self.folder = images, settings, folder
         self.report = report
         self.sites = find_sites(network, cost, order)
-        self.moments = InputMoments(
+        self.problems = CalibratedProblems(
             *(network, order, images, folder),
             positions=settings.positions,
             seed=settings.seed,
@@ -97,21 +102,34 @@ class Chooser:
     def paths(self) -> list[Elimination]:
         """The elimination path of every site, in their order."""
         numbers = [n for n in range(len(self.sites)) if not self._file(n, "path.npz").exists()]
-        stacks = self.moments.stacks([self.sites[number] for number in numbers])
-        found = self._run(eliminate, ((stack,) for stack in stacks))
+        stacks = self.problems.stacks([self.sites[number] for number in numbers])
+        found = self._all(eliminate, ((stack,) for stack in stacks))
         for number, path in zip(numbers, found, strict=True):
             name = self.sites[number].name
             self.report(f"{name}: error of every number of its {len(path.order)} channels")
             self._store(number, path)
         return [self._load(number) for number in range(len(self.sites))]
 
-    def widths(self, paths: Sequence[Elimination], unit: str, share: float, budget) -> list[int]:
-        """Kept groups of every site: least error of the network's output within the budget."""
+    def widths(
+        self, paths: Sequence[Elimination], unit: str, share: float, budget: BudgetConfig
+    ) -> list[int]:
+        """Kept groups of every site: least error of the network's output within the budget.
+
+        Parameters
+        ----------
+        paths : sequence of Elimination
+            Of :meth:`paths`.
+        unit : {"macs", "params"}
+        share : float
+            Of the dense cost, to keep.
+        budget : BudgetConfig
+            Its ``multiple`` and ``floor``.
+        """
         curves = self._curves(paths)
         cost = self.cost
-        limits = {"multiple": budget.multiple, "floor": budget.floor}
+        multiple, floor = budget.multiple, budget.floor
         zeros = np.zeros(cost.groups.count)
-        problem, ranked = budget_problem(cost, zeros, unit, share, **limits)
+        problem, ranked = budget_problem(cost, zeros, unit, share, multiple=multiple, floor=floor)
         place = {int(min(site.groups)): number for number, site in enumerate(self.sites)}
         numbers = [place[int(min(group))] for group in ranked]
         scale = max(float(curve.max()) for curve in curves) or 1.0
@@ -121,12 +139,15 @@ class Chooser:
         ]
         self.report("widths within the budget")
         solved = solve_budget(
-            replace(problem, values=values), cost, unit, share, gap=1e-3, **limits
+            *(replace(problem, values=values), cost, unit, share),
+            multiple=multiple,
+            floor=floor,
+            gap=1e-3,
         )
         widths = dict(zip(numbers, solved.widths, strict=True))
         return [int(widths[number]) for number in range(len(self.sites))]
 
-    def _curves(self, paths: Sequence[Elimination]) -> list[np.ndarray]:
+    def _curves(self, paths: Sequence[Elimination]) -> list[FloatArray]:
         """By the number of kept groups, what each site alone does to the network's output.
 
         The readers' own error, times the ratio of the mean squared error of the logits to it, which
@@ -138,9 +159,9 @@ class Chooser:
             if not file.exists():
                 write_atomic(file, json.dumps(self._ratios(number, path)).encode())
             at, ratio = zip(*json.loads(file.read_text()), strict=True)
-            ratio = np.log(np.maximum(ratio, 1e-300))
+            logarithm = np.log(np.maximum(ratio, 1e-300))
             numbers = np.arange(len(path.errors))
-            curves.append(path.errors * np.exp(np.interp(numbers, at, ratio)))
+            curves.append(path.errors * np.exp(np.interp(numbers, at, logarithm)))
         return curves
 
     @torch.no_grad()
@@ -152,14 +173,14 @@ class Chooser:
         """
         site = self.sites[number]
         self.report(f"{site.name}: what its errors do to the network's output")
-        stack = self.moments.stack(site)
+        stack = self.problems.stack(site)
         measured, fitted, logits = self._trial
 
         def moved(network: nn.Module) -> float:
             return float((network(measured) - logits).square().mean())
 
         def alone(kept: int) -> float:
-            weights = self.moments.refitted(site, stack, path.support(kept))
+            weights = self.problems.refitted(site, stack, path.support(kept))
             with reading_less(self.network, weights):
                 return moved(self.network)
 
@@ -184,7 +205,7 @@ class Chooser:
         measured = images[:count].to(next(self.network.parameters()).device)
         return measured, images[-count:], self.network(measured)
 
-    def _without(self, site: Site, support: np.ndarray, images: torch.Tensor) -> nn.Module:
+    def _without(self, site: Site, support: BoolArray, images: torch.Tensor) -> nn.Module:
         """The network with a support of one site, all layers refitted on some images."""
         kept = np.ones(self.cost.groups.count, bool)
         kept[site.groups] = support
@@ -199,14 +220,22 @@ class Chooser:
         return smaller
 
     def choices(self, paths: Sequence[Elimination], widths: Sequence[int]) -> list[Choice]:
-        """The best groups of every site at its width, with a proof."""
+        """The best groups of every site at its width, with a proof.
+
+        Parameters
+        ----------
+        paths : sequence of Elimination
+            Of :meth:`paths`.
+        widths : sequence of int
+            Of :meth:`widths`.
+        """
         given = self.settings
         numbers = [n for n in range(len(self.sites)) if not self._choice(n, widths[n]).exists()]
         calls = (
             (self._stack(n), widths[n], paths[n], given.tolerance, given.nodes, given.time_limit)
             for n in numbers
         )
-        for number, choice in zip(numbers, self._run(_choose, calls), strict=True):
+        for number, choice in zip(numbers, self._all(_choose, calls), strict=True):
             name = self.sites[number].name
             self.report(f"{name}: {widths[number]} channels chosen, gap {choice.gap:.2%}")
             data = {
@@ -223,20 +252,20 @@ class Chooser:
         """c₀ of every site: half the variance of the readers' outputs."""
         return [self._stack(number).constant for number in range(len(self.sites))]
 
-    def kept(self, choices: Sequence[Choice]) -> np.ndarray:
-        """(groups,) bool."""
+    def kept(self, choices: Sequence[Choice]) -> BoolArray:
+        """The (groups,) mask of the choices of all sites."""
         mask = np.ones(self.cost.groups.count, bool)
         for site, choice in zip(self.sites, choices, strict=True):
             mask[site.groups] = choice.support
         return mask
 
-    # ---- parts --------------------------------------------------------------------------------
-
-    def _run(self, function, calls):
+    def _all(
+        self, function: Callable[..., Found], calls: Iterable[tuple[Any, ...]]
+    ) -> Iterator[Found]:
         return run_all(function, calls, backend=self.settings.parallel, jobs=self.settings.jobs)
 
     def _stack(self, number: int) -> Stack:
-        return self.moments.stack(self.sites[number])
+        return self.problems.stack(self.sites[number])
 
     def _store(self, number: int, path: Elimination) -> None:
         data = io.BytesIO()
@@ -260,5 +289,8 @@ class Chooser:
         return self.folder / f"site-{number}.{ending}"
 
 
-def _choose(stack, kept, path, tolerance, nodes, time_limit) -> Choice:
+def _choose(
+    stack: Stack, kept: int, path: Elimination, tolerance: float, nodes: int, time_limit: float
+) -> Choice:
+    """:func:`choose` with all its arguments by position, as a worker is given them."""
     return choose(stack, kept, path, tolerance=tolerance, nodes=nodes, time_limit=time_limit)

@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
-from typing import Any
+from contextlib import AbstractContextManager, ExitStack
+from typing import Any, TypeVar
 
 from joblib import Parallel, delayed, parallel_config
 
 from formulations.errors import InputError
 
+Found = TypeVar("Found")
+
 LOCAL = {"processes": "loky", "threads": "threading"}
 
 
 def check_backend(name: str) -> None:
-    """Refuse a backend that is unknown or not installed, before any work."""
+    """Refuse a backend that is unknown or not installed, before any work.
+
+    Parameters
+    ----------
+    name : str
+        As ``backend`` of :func:`run_all`.
+
+    Raises
+    ------
+    InputError
+    """
     kind, _, address = name.partition(":")
     if kind not in (*LOCAL, "dask"):
         raise InputError(
@@ -28,8 +40,8 @@ def check_backend(name: str) -> None:
 
 
 def run_all(
-    function: Callable[..., Any], calls: Iterable[tuple], *, backend: str, jobs: int
-) -> Iterator[Any]:
+    function: Callable[..., Found], calls: Iterable[tuple[Any, ...]], *, backend: str, jobs: int
+) -> Iterator[Found]:
     """``function(*arguments)`` of every call, in their order, as soon as each is to be had.
 
     Parameters
@@ -54,8 +66,8 @@ def run_all(
         yield from pool(delayed(function)(*arguments) for arguments in calls)
 
 
-def _dask_client(address: str, jobs: int):
-    from dask.distributed import Client
+def _dask_client(address: str, jobs: int) -> AbstractContextManager[Any]:
+    from dask.distributed import Client  # noqa: PLC0415 an optional package
 
     if not address:
         workers = None if jobs < 0 else jobs

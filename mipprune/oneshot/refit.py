@@ -21,8 +21,24 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from mipprune.oneshot.calibration import Layer, Moments, Walk, find_order, pick_positions, rows_of
+from formulations.arrays import BoolArray, FloatArray
+from mipprune.models.parts import ResidualBlock
+from mipprune.oneshot.calibration import (
+    Moments,
+    SegmentedForward,
+    pick_positions,
+    rows_of,
+)
+from mipprune.oneshot.forward_order import (
+    Layer,
+    forward_order,
+    has_intercept,
+    layer_of,
+    norm_of,
+    scale_of,
+)
 from mipprune.structure.groups import Groups
 from mipprune.structure.removal import Removal
 
@@ -35,7 +51,7 @@ _TINY_SCALE = 1e-3
 
 
 @dataclass(frozen=True)
-class Fit:
+class LayerFit:
     """New weights of a layer.
 
     Attributes
@@ -49,8 +65,8 @@ class Fit:
         share of the targets' variance.
     """
 
-    weights: np.ndarray
-    intercept: np.ndarray | None
+    weights: FloatArray
+    intercept: FloatArray | None
     ridge: float
     before: float
     after: float
@@ -61,13 +77,13 @@ def refit(
     dense: nn.Module,
     pruned: nn.Module,
     groups: Groups,
-    kept: np.ndarray,
+    kept: BoolArray,
     images: Sequence[torch.Tensor],
     *,
     positions: int,
     seed: int = 0,
     done: Mapping[str, Mapping[str, torch.Tensor]] | None = None,
-    report: Callable[[Layer, Fit, dict[str, torch.Tensor]], None] = lambda *_: None,
+    report: Callable[[Layer, LayerFit, dict[str, torch.Tensor]], None] = lambda *_: None,
 ) -> None:
     """Refit the layers of a pruned network in place.
 
@@ -91,15 +107,15 @@ def refit(
         Called after every layer with its fit and its new tensors.
     """
     done = done or {}
-    dense.eval(), pruned.eval()
-    shape = tuple(images[0].shape[1:])
-    order = find_order(dense, shape)
+    dense.eval()
+    pruned.eval()
+    order = forward_order(dense, images[0].shape[1:])
     removal = Removal(groups, kept)
     present = dict(pruned.named_modules())
     consumers = {m.tensor: m.group for m in groups.members if m.role == "consumer"}
     changed = False
     with tempfile.TemporaryDirectory() as folder:
-        walk = Walk((dense, pruned), order, images, Path(folder))
+        forward = SegmentedForward((dense, pruned), order, images, Path(folder))
         for layer in order.layers:
             if layer.name not in present:  # of a branch that is gone
                 changed = True
@@ -109,46 +125,38 @@ def refit(
             if not changed:
                 continue
             if layer.name in done:
-                _load(pruned, layer, done[layer.name])
+                _load(pruned, done[layer.name])
                 continue
-            walk.enter(layer.unit)
+            forward.enter(layer.segment)
             out = groups.layers.get(layer.name)
             outputs = None if out is None else torch.from_numpy(np.flatnonzero(removal.alive(out)))
-            moments = _collect(walk, layer, outputs, positions, seed)
-            module = present[layer.name]
-            norm = present[layer.norm] if layer.norm else None
-            weights = module.weight.double().flatten(1).T.cpu().numpy()
+            moments = _collect(forward, layer, outputs, positions, seed)
+            weights = layer_of(pruned, layer.name).weight.double().flatten(1).T.cpu().numpy()
             fitted = fit(moments, weights, has_intercept(pruned, layer))
-            tensors = _tensors(module, norm, layer, fitted)
-            _load(pruned, layer, tensors)
+            tensors = _tensors(pruned, layer, fitted)
+            _load(pruned, tensors)
             report(layer, fitted, tensors)
 
 
-def has_intercept(network: nn.Module, layer: Layer) -> bool:
-    """Whether a constant can be added to a layer's output: in its bias or the norm behind it."""
-    if network.get_submodule(layer.name).bias is not None:
-        return True
-    return bool(layer.norm) and network.get_submodule(layer.norm).running_mean is not None
-
-
 def _collect(
-    walk: Walk, layer: Layer, outputs: torch.Tensor | None, positions: int, seed: int
+    forward: SegmentedForward, layer: Layer, outputs: torch.Tensor | None, positions: int, seed: int
 ) -> tuple[Moments, Moments]:
     """Moments of the pruned inputs and the targets, of the images to fit on and those held out."""
-    module = walk.networks[1].get_submodule(layer.name)
+    module = layer_of(forward.networks[1], layer.name)
     generator = torch.Generator().manual_seed(seed)
-    sums: list[Moments | None] = [None, None]
-    for number, (inputs, made, entries) in enumerate(walk.observe(layer)):
+    count = len(module.weight)
+    fitted_on, held_out = (
+        Moments(module.weight[0].numel(), count, forward.device) for _ in range(2)
+    )
+    for number, (inputs, made, entries) in enumerate(forward.observe(layer)):
         target = made if outputs is None else _take(made, outputs)
         if layer.closes:
-            target = target + _correction(walk, layer, entries, outputs)
+            target = target + _correction(forward, layer, entries, outputs)
         index = pick_positions(module, target, positions, generator)
-        part = int(number % _HELD_OUT == _HELD_OUT - 1)
+        moments = held_out if number % _HELD_OUT == _HELD_OUT - 1 else fitted_on
         for x, y in rows_of(module, inputs[1], target, index):
-            if sums[part] is None:
-                sums[part] = Moments(x.shape[1], y.shape[1], x.device)
-            sums[part].add(x, y)
-    return sums[0], sums[1] or sums[0]
+            moments.add(x, y)
+    return fitted_on, held_out if held_out.count else fitted_on
 
 
 def _take(output: torch.Tensor, channels: torch.Tensor) -> torch.Tensor:
@@ -156,32 +164,49 @@ def _take(output: torch.Tensor, channels: torch.Tensor) -> torch.Tensor:
     return output.index_select(axis, channels.to(output.device))
 
 
-def _correction(walk: Walk, layer: Layer, entries, outputs: torch.Tensor | None) -> torch.Tensor:
+def _correction(
+    forward: SegmentedForward,
+    layer: Layer,
+    entries: Sequence[torch.Tensor],
+    outputs: torch.Tensor | None,
+) -> torch.Tensor:
     """What the shortcut lacks, in units of the layer's output: the dense one's less the pruned."""
-    dense, pruned = (network.get_submodule(layer.unit) for network in walk.networks)
-    full, own = dense.bypass(entries[0]), pruned.bypass(entries[1])
+    full, own = (
+        _bypass(network, layer.segment, entry)
+        for network, entry in zip(forward.networks, entries, strict=True)
+    )
     missing = (full if outputs is None else _take(full, outputs)) - own
-    if layer.norm is None:
+    norm = norm_of(forward.networks[1], layer)
+    if norm is None:
         return missing
-    scale = scale_of(walk.networks[1].get_submodule(layer.norm))
+    scale = scale_of(norm)
     inverse = torch.where(scale.abs() < _TINY_SCALE, 0.0, 1 / scale)
     return missing * inverse[:, None, None]
 
 
-def scale_of(norm: nn.Module) -> torch.Tensor:
-    """What a BatchNorm multiplies its inputs by in evaluation mode, (C,)."""
-    scale = torch.rsqrt(norm.running_var + norm.eps)
-    return scale if norm.weight is None else scale * norm.weight
+def _bypass(network: nn.Module, block: str, entry: torch.Tensor) -> torch.Tensor:
+    module = network.get_submodule(block)
+    assert isinstance(module, ResidualBlock), block
+    return module.bypass(entry)
 
 
-def fit(moments: tuple[Moments, Moments], weights: np.ndarray, intercept: bool) -> Fit:
+def fit(moments: tuple[Moments, Moments], weights: FloatArray, intercept: bool) -> LayerFit:
     """Best weights (D, O) near given ones, the ridge by the error on the second moments' images.
 
     In torch: NumPy's threads would wait for those that torch's layers have just used.
+
+    Parameters
+    ----------
+    moments : pair of Moments
+        Of the rows to fit on and of those held out; the same ones if none are.
+    weights : (D, O) array
+        W₀.
+    intercept : bool
+        Whether a constant is fitted too.
     """
     start = torch.from_numpy(weights)
-    test_gram, test_cross, *_ = _tensor_means(moments[1], intercept)
-    gram, cross, *_ = _tensor_means(moments[0], intercept)
+    test_gram, test_cross, *_ = moments[1].means(intercept)
+    gram, cross, *_ = moments[0].means(intercept)
 
     def error(w: torch.Tensor) -> float:
         return float((w * (test_gram @ w - 2 * test_cross)).sum())
@@ -189,7 +214,7 @@ def fit(moments: tuple[Moments, Moments], weights: np.ndarray, intercept: bool) 
     candidates = [(error(start + _step(gram, cross, start, r)), r) for r in RIDGES]
     ridge = min(candidates)[1]
     whole = moments[0] if moments[1] is moments[0] else moments[0] + moments[1]
-    gram, cross, square, x, y = _tensor_means(whole, intercept)
+    gram, cross, square, x, y = whole.means(intercept)
     new = start + _step(gram, cross, start, ridge)
     variance = max(float(square.sum()), 1e-300)
 
@@ -198,11 +223,7 @@ def fit(moments: tuple[Moments, Moments], weights: np.ndarray, intercept: bool) 
         return max(0.0, float(left)) / variance
 
     constant = (y - x @ new).numpy() if intercept else None
-    return Fit(new.numpy(), constant, ridge, share(start), share(new))
-
-
-def _tensor_means(moments: Moments, intercept: bool) -> list[torch.Tensor]:
-    return [torch.from_numpy(mean) for mean in moments.means(intercept)]
+    return LayerFit(new.numpy(), constant, ridge, share(start), share(new))
 
 
 def _step(
@@ -214,21 +235,22 @@ def _step(
     return torch.cholesky_solve(cross - gram @ weights, factor)
 
 
-def _tensors(module, norm, layer: Layer, fitted: Fit) -> dict[str, torch.Tensor]:
+def _tensors(network: nn.Module, layer: Layer, fitted: LayerFit) -> dict[str, torch.Tensor]:
     """The tensors of the state dictionary that a fit rewrites."""
+    module, norm = layer_of(network, layer.name), norm_of(network, layer)
     like = module.weight
     new = {f"{layer.name}.weight": torch.from_numpy(fitted.weights.T).reshape(like.shape)}
     if fitted.intercept is not None:
         intercept = torch.from_numpy(fitted.intercept)
         if module.bias is not None:
             new[f"{layer.name}.bias"] = intercept
-        else:  # W x + b − μ = W x − (μ − b)
+        elif norm is not None and norm.running_mean is not None:  # W x + b − μ = W x − (μ − b)
             mean = norm.running_mean.double().cpu()
             new[f"{layer.norm}.running_mean"] = mean - intercept
     return {name: tensor.to(like.dtype).contiguous() for name, tensor in new.items()}
 
 
-def _load(network: nn.Module, layer: Layer, tensors: Mapping[str, torch.Tensor]) -> None:
+def _load(network: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
     state = network.state_dict()
     for name, tensor in tensors.items():
         state[name].copy_(tensor)
@@ -245,24 +267,9 @@ def renew_statistics(network: nn.Module, batches: Sequence[torch.Tensor]) -> Non
     Norms without weights are left as they are.
     """
     network.eval()
-    sums: dict[nn.Module, list] = {}
-    norms = [
-        m
-        for m in network.modules()
-        if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.affine and m.track_running_stats
-    ]
-
-    def look(norm, inputs):
-        x = inputs[0].double()
-        axes = [axis for axis in range(x.dim()) if axis != 1]
-        count, total, squares = sums.setdefault(norm, [0, 0.0, 0.0])
-        sums[norm] = [
-            count + x.numel() // x.shape[1],
-            total + x.sum(axes),
-            squares + x.square().sum(axes),
-        ]
-
-    hooks = [norm.register_forward_pre_hook(look) for norm in norms]
+    norms = [m for m in network.modules() if isinstance(m, _BatchNorm)]
+    sums = {norm: _Sums() for norm in norms if norm.affine and norm.track_running_stats}
+    hooks = [norm.register_forward_pre_hook(own.add) for norm, own in sums.items()]
     device = next(network.parameters()).device
     try:
         for images in batches:
@@ -270,12 +277,36 @@ def renew_statistics(network: nn.Module, batches: Sequence[torch.Tensor]) -> Non
     finally:
         for hook in hooks:
             hook.remove()
-    for norm, (count, total, squares) in sums.items():
-        scale = scale_of(norm).double()
-        shift = norm.bias.double() - scale * norm.running_mean
-        mean = total / count
-        variance = (squares / count - mean.square()).clamp_min(0)
-        norm.running_mean.copy_(mean)
-        norm.running_var.copy_(variance)
-        norm.weight.copy_(scale * (variance + norm.eps).sqrt())
-        norm.bias.copy_(shift + scale * mean)
+    for norm, own in sums.items():
+        if own.count:
+            _set_statistics(norm, own)
+
+
+class _Sums:
+    """Sums over what a norm sees, by channel: how many, Σx and Σx²."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.total = self.squares = torch.zeros(())
+
+    def add(self, norm: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        """Take in the inputs of a forward pass: a pre-forward hook."""
+        x = inputs[0].double()
+        axes = [axis for axis in range(x.dim()) if axis != 1]
+        self.count += x.numel() // x.shape[1]
+        self.total = self.total.to(x) + x.sum(axes)
+        self.squares = self.squares.to(x) + x.square().sum(axes)
+
+
+def _set_statistics(norm: _BatchNorm, sums: _Sums) -> None:
+    """Set new statistics, and weight and bias so that the function stays."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = scale_of(norm).double()
+    shift = norm.bias.double() - scale * norm.running_mean
+    mean = sums.total / sums.count
+    variance = (sums.squares / sums.count - mean.square()).clamp_min(0)
+    norm.running_mean.copy_(mean)
+    norm.running_var.copy_(variance)
+    norm.weight.copy_(scale * (variance + norm.eps).sqrt())
+    norm.bias.copy_(shift + scale * mean)

@@ -1,4 +1,4 @@
-"""Pruning without training: calibrate, choose, remove, refit; its folder and its result.
+"""``mipprune prune``: from a checkpoint to a run's folder.
 
     runs/NAME/  config.yaml · dense/ · pruned/ · state/ (while it runs) · result.json
 
@@ -10,40 +10,26 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 import yaml
-from safetensors.torch import load_file, save
 from torch import nn
 
 from formulations.errors import InputError
 from mipprune.config.prune import PruneConfig
-from mipprune.config.schema import BudgetConfig
 from mipprune.config.train import Config
 from mipprune.data.registry import Data
 from mipprune.measures.network import accuracy, measure
-from mipprune.oneshot.calibration import Order, find_order
-from mipprune.oneshot.choose import Chooser, Settings
-from mipprune.oneshot.layer_problems import read_once
-from mipprune.oneshot.parallel import check_backend
-from mipprune.oneshot.refit import Fit, refit, renew_statistics
-from mipprune.oneshot.scores import choose_by_scores
+from mipprune.models.registry import describe
+from mipprune.oneshot.pruning import Pruning
 from mipprune.runs import checkpoint
 from mipprune.runs.files import write_atomic, write_json
 from mipprune.runs.layout import DENSE, PRUNED, RunLayout
 from mipprune.runs.networks import open_checkpoint, open_weights
-from mipprune.structure.allocation import check_reachable
-from mipprune.structure.cost import Cost
-from mipprune.structure.groups import Groups
-from mipprune.structure.removal import prune_groups, recalibrate
-from mipprune.structure.scope import find_structure
+from mipprune.training.run import train
 
-# images of a forward pass
-_BATCH = 50
 # what may differ when a run is resumed: where and how fast, not what
 _ELSEWHERE = {"device", "parallel", "jobs"}
 
@@ -80,13 +66,89 @@ def prune_checkpoint(
         network, data = open_weights(config)
     else:
         network, data, trained_on, folder = open_checkpoint(folder, config, own_data)
-    return _Run(network, data, folder, trained_on, config, resume, report).execute()
+    return _Run(network, data, folder, trained_on, config, resume).execute(report)
 
 
-def finetune(result: dict[str, Any], config: PruneConfig, epochs: int) -> dict[str, Any]:
+class _Run:
+    """A :class:`Pruning` with a folder: where the network came from, what it is measured to be."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        data: Data,
+        source: Path | None,
+        trained_on: dict[str, Any],
+        config: PruneConfig,
+        resume: bool,
+    ) -> None:
+        self.data, self.config, self.resume = data, config, resume
+        self.source, self.trained_on = source, trained_on
+        self.start = time.perf_counter()
+        self.pruning = Pruning(network, data.shape, config)
+        if config.images > data.train_size:
+            raise InputError(
+                f"images={config.images}: {data.name} has {data.train_size} training images"
+            )
+        name = config.name or "-".join(
+            [
+                describe(network)["name"].replace(":", "-"),
+                config.method,
+                f"{self.pruning.unit}{self.pruning.share:g}",
+            ]
+        )
+        self.folder = Path(config.runs) / name
+        self.layout = RunLayout(self.folder)
+        self._check_folder()
+
+    def _check_folder(self) -> None:
+        if not self.folder.exists():
+            if self.resume:
+                raise InputError(f"{self.folder} does not exist: there is nothing to resume")
+            return
+        if not self.resume:
+            raise InputError(
+                f"{self.folder} exists: choose another name=NAME, or go on with it by --resume"
+            )
+        file = self.layout.config
+        before = yaml.safe_load(file.read_text()) if file.exists() else None
+        if before is not None and before != self._identity():
+            raise InputError(f"{self.folder} was begun with other settings: see {file}")
+
+    def _identity(self) -> dict[str, Any]:
+        """The settings that make the result, and the network it starts from."""
+        settings = self.config.model_dump(mode="json", exclude=_ELSEWHERE)
+        return {**settings, "source": None if self.source is None else str(self.source)}
+
+    def execute(self, report: Callable[[str], None]) -> dict[str, Any]:
+        """All of it; the content of ``result.json``."""
+        state = self.layout.state
+        state.mkdir(parents=True, exist_ok=True)
+        text = yaml.safe_dump(self._identity(), sort_keys=False)
+        write_atomic(self.layout.config, text.encode())
+        report("dense network")
+        network = self.pruning.network
+        dense = measure(network, self.data, self._save(DENSE, network))
+        images = self.data.sample(self.config.images, self.config.seed)
+        pruned = self.pruning.execute(images, self.data, state, report)
+        result = {
+            "dense": dense,
+            "pruned": measure(pruned.network, self.data, self._save(PRUNED, pruned.network)),
+            "accuracy_removed": accuracy(pruned.removed, self.data),
+            **pruned.as_json(),
+            "seconds": time.perf_counter() - self.start,
+            "folder": str(self.folder),
+        }
+        write_json(self.layout.result, result)
+        shutil.rmtree(state)
+        return result
+
+    def _save(self, name: str, network: nn.Module) -> int:
+        checkpoint.save(self.folder / name, network, data=self.trained_on)
+        return checkpoint.file_bytes(self.folder / name)
+
+
+def finetune(result: Mapping[str, Any], config: PruneConfig, epochs: int) -> dict[str, Any]:
     """Train the pruned network of a result on, removing nothing more; the training's result."""
-    from mipprune.training.run import train
-
     pruned = RunLayout(Path(result["folder"])).pruned
     data = checkpoint.load(pruned)[1]
     words = {
@@ -103,205 +165,3 @@ def finetune(result: dict[str, Any], config: PruneConfig, epochs: int) -> dict[s
         "finetune": {"epochs": epochs, "lr": 0.01},
     }
     return train(Config.model_validate(words))
-
-
-def find_candidates(
-    network: nn.Module, shape: tuple[int, ...], protect: Sequence[str], candidates: str
-) -> tuple[Groups, Cost, Order]:
-    """The groups to choose from, what the network costs for them, and its layers in order.
-
-    Parameters
-    ----------
-    network : nn.Module
-    shape : (channels, height, width)
-        Of an image.
-    protect : sequence of str
-        As in :func:`mipprune.structure.scope.find_structure`.
-    candidates : {"all", "inner"}
-        As in :class:`mipprune.config.prune.PruneConfig`.
-
-    Raises
-    ------
-    InputError
-        If there is nothing to prune.
-    """
-    groups, cost = find_structure(network, shape, "channel", protect)
-    if candidates == "inner":
-        inner = read_once(groups)
-        if not inner.any():
-            raise InputError(
-                "candidates=inner: the network has no prunable groups, each of its channels is "
-                "read by several layers: set candidates=all"
-            )
-        groups = groups.restrict(inner)
-        cost = Cost(network, groups, shape)
-    return groups, cost, find_order(network, shape)
-
-
-class _Run:
-    def __init__(
-        self,
-        network: nn.Module,
-        data: Data,
-        source: Path | None,
-        trained_on: dict[str, Any],
-        config: PruneConfig,
-        resume: bool,
-        report: Callable[[str], None],
-    ):
-        self.network, self.data, self.config = network.eval(), data, config
-        self.source, self.trained_on = source, trained_on
-        self.resume, self.report = resume, report
-        self.start = time.perf_counter()
-        target = config.budget.target()
-        if target is None:
-            raise InputError("prune needs a budget: budget.macs=SHARE or budget.params=SHARE")
-        self.unit, self.share = target
-        check_backend(config.parallel)
-        if config.images > data.train_size:
-            raise InputError(
-                f"images={config.images}: {data.name} has {data.train_size} training images"
-            )
-        self.groups, self.cost, self.order = find_candidates(
-            network, data.shape, config.protect, config.candidates
-        )
-        check_reachable(self.cost, self.unit, self.share, config.budget)
-        name = config.name or "-".join(
-            [network.architecture["name"].replace(":", "-"), config.method,
-             f"{self.unit}{self.share:g}"]
-        )  # fmt: skip
-        self.folder = Path(config.runs) / name
-        self._check_folder()
-
-    def _check_folder(self):
-        if not self.folder.exists():
-            if self.resume:
-                raise InputError(f"{self.folder} does not exist: there is nothing to resume")
-            return
-        if not self.resume:
-            raise InputError(
-                f"{self.folder} exists: choose another name=NAME, or go on with it by --resume"
-            )
-        file = RunLayout(self.folder).config
-        before = yaml.safe_load(file.read_text()) if file.exists() else None
-        if before is not None and before != self._identity():
-            raise InputError(f"{self.folder} was begun with other settings: see {file}")
-
-    def _identity(self) -> dict[str, Any]:
-        """The settings that make the result, and the network it starts from."""
-        settings = self.config.model_dump(mode="json", exclude=_ELSEWHERE)
-        return {**settings, "source": None if self.source is None else str(self.source)}
-
-    def execute(self) -> dict[str, Any]:
-        layout = RunLayout(self.folder)
-        self.state = layout.state
-        self.state.mkdir(parents=True, exist_ok=True)
-        text = yaml.safe_dump(self._identity(), sort_keys=False)
-        write_atomic(layout.config, text.encode())
-        self.report("dense network")
-        dense = measure(self.network, self.data, self._save(DENSE, self.network))
-        images = self.data.sample(self.config.images, self.config.seed).cpu()
-        batches = list(images.split(_BATCH))
-        kept, layers = self._choose(batches)
-        smaller = prune_groups(self.network, self.groups, kept).eval()
-        removed = accuracy(smaller, self.data)
-        fits = self._refit(smaller, kept, batches)
-        pruned = measure(smaller, self.data, self._save(PRUNED, smaller))
-        left = self.groups.kept_per_layer(kept)
-        result = {
-            "dense": dense,
-            "pruned": pruned,
-            "accuracy_removed": removed,
-            "method": self.config.method,
-            "granularity": "channel",
-            "seed": self.config.seed,
-            "seconds": time.perf_counter() - self.start,
-            "budget": {self.unit: self.share},
-            "kept": {unit: pruned[unit] / dense[unit] for unit in ("macs", "params")},
-            "device": str(next(smaller.parameters()).device),
-            "folder": str(self.folder),
-            "layers": {name: [len(g), left[name]] for name, g in self.groups.layers.items()},
-            "channels": {
-                name: np.flatnonzero(np.append(kept, True)[group]).tolist()
-                for name, group in self.groups.layers.items()
-            },
-            "choices": layers,
-            "fits": fits,
-        }
-        write_json(layout.result, result)
-        shutil.rmtree(self.state)
-        return result
-
-    def _choose(self, batches) -> tuple[np.ndarray, list[dict[str, Any]]]:
-        """The (groups,) mask, and by site what is proved of it."""
-        config = self.config
-        if config.method != "exact":
-            self.report(config.method)
-            kept = choose_by_scores(
-                *(config.method, self.network, self.cost, self.data),
-                BudgetConfig(**{**config.budget.model_dump(), self.unit: self.share}),
-                config.seed,
-            )
-            return self.groups.settle(kept), []
-        settings = Settings(**{name: getattr(config, name) for name in Settings.__annotations__})
-        chooser = Chooser(
-            self.network, self.order, self.cost, batches, settings, self.state, self.report
-        )
-        paths = chooser.paths()
-        widths = chooser.widths(paths, self.unit, self.share, config.budget)
-        choices = chooser.choices(paths, widths)
-        rows = [
-            {
-                "layer": site.name,
-                "readers": [reader.layer.name for reader in site.readers],
-                "groups": len(site.groups),
-                "kept": int(choice.support.sum()),
-                "objective": choice.objective / constant,
-                "bound": choice.bound / constant,
-                "gap": choice.gap,
-                "nodes": choice.nodes,
-                "seconds": choice.seconds,
-            }
-            for site, choice, constant in zip(
-                chooser.sites, choices, chooser.constants(), strict=True
-            )
-        ]
-        return chooser.kept(choices), rows
-
-    def _refit(self, smaller: nn.Module, kept: np.ndarray, batches) -> list[dict[str, Any]]:
-        config = self.config
-        if not config.refit:
-            if config.recalibrate:
-                device = next(smaller.parameters()).device
-                recalibrate(smaller, (images.to(device) for images in batches))
-            return []
-        file = self.state / "refit.json"
-        rows = yaml.safe_load(file.read_text()) if file.exists() else []
-        done = {row["layer"]: load_file(self._tensors(row["layer"])) for row in rows}
-
-        def note(layer, fit: Fit, tensors: dict[str, torch.Tensor]) -> None:
-            self.report(f"{layer.name}: refit, error {fit.before:.4f} → {fit.after:.4f}")
-            cpu = {name: tensor.cpu() for name, tensor in tensors.items()}
-            write_atomic(self._tensors(layer.name), save(cpu))
-            rows.append(
-                {"layer": layer.name, "ridge": fit.ridge, "before": fit.before, "after": fit.after}
-            )
-            write_json(file, rows)
-
-        refit(
-            *(self.network, smaller, self.groups, kept, batches),
-            positions=config.positions,
-            seed=config.seed,
-            done=done,
-            report=note,
-        )
-        if config.recalibrate:
-            renew_statistics(smaller, batches)
-        return rows
-
-    def _tensors(self, layer: str) -> Path:
-        return self.state / f"refit-{layer}.safetensors"
-
-    def _save(self, name: str, network: nn.Module) -> int:
-        checkpoint.save(self.folder / name, network, data=self.trained_on)
-        return checkpoint.file_bytes(self.folder / name)

@@ -46,7 +46,7 @@ def draw_certificates(path: Path, found: Mapping[str, Any]) -> None:
     path : Path
         PNG or SVG, by its ending.
     found : mapping
-        What :func:`mipprune.oneshot.certify.certify` returns.
+        What :func:`mipprune.oneshot.certify.certify_run` returns.
     """
     layers = found["layers"]
     place = range(len(layers))

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
-from torch.nn import functional as F
 
+from formulations.arrays import FloatArray
 from formulations.errors import InputError
 from formulations.layer.problem import LayerProblem
 from formulations.symbolic.catalogue import find, square
 from formulations.terms.term import Term
 from mipprune.config.compare import CompareConfig
+from mipprune.data.registry import load
+from mipprune.oneshot.layer_problems import problem_of_layer
 from mipprune.runs import checkpoint
 
 
@@ -37,7 +38,7 @@ def load_problem(source: str, config: CompareConfig) -> LayerProblem:
         return generate(config)
     if rest.endswith(".npz"):
         problem = LayerProblem.load(rest)
-        if config.price is config.ridge is config.term is None:
+        if (config.price, config.ridge, config.term) == (None, None, None):
             return problem
         return _repriced(problem, config, keep=True)
     folder, colon, layer = rest.rpartition(":")
@@ -66,34 +67,10 @@ def from_checkpoint(folder: Path, layer: str, config: CompareConfig) -> LayerPro
     X are the layer's inputs (im2col) on ``config.images`` training images, Y = X·W₀ its outputs
     without bias; a group is an input channel.
     """
-    from mipprune.data.registry import load
-
-    network, data = checkpoint.load(folder)
-    modules = dict(network.named_modules())
-    layers = [n for n, m in modules.items() if isinstance(m, (nn.Conv2d, nn.Linear))]
-    if layer not in layers:
-        raise InputError(f"{folder} has no layer {layer!r}: one of {', '.join(layers)}")
-    module = modules[layer]
-    if isinstance(module, nn.Conv2d) and module.groups > 1:
-        raise InputError(f"{layer} is a grouped convolution: its inputs cannot be chosen freely")
-    source = config.data.source() if config.data else data
-    images = load(**source, device=torch.device("cpu")).sample(config.images, config.seed)
-    seen: list[torch.Tensor] = []
-    hook = module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    with torch.no_grad():
-        network.eval()
-        network(images)
-    hook.remove()
-    inputs = seen[0]
-    if isinstance(module, nn.Conv2d):
-        columns = F.unfold(
-            inputs, module.kernel_size, module.dilation, module.padding, module.stride
-        )
-        inputs = columns.transpose(1, 2).flatten(0, 1)
-    inputs = inputs.double().numpy()
-    weights = module.weight.detach().double().flatten(1).numpy().T
-    block = int(np.prod(module.weight.shape[2:], dtype=int))
-    problem = LayerProblem.from_data(inputs, inputs @ weights, square(1.0, 1.0), block)
+    network, trained_on = checkpoint.load(folder)
+    source = config.data.source() if config.data else trained_on
+    data = load(**source, device=torch.device("cpu"))
+    problem = problem_of_layer(network, layer, data.sample(config.images, config.seed))
     return _repriced(problem, config)
 
 
@@ -102,7 +79,8 @@ def _repriced(problem: LayerProblem, config: CompareConfig, keep: bool = False) 
 
     With ``keep``, what the configuration does not say stays as the problem has it.
     """
-    price, ridge = config.price or 0.01, config.ridge or 0.05
+    price: float | FloatArray = config.price or 0.01
+    ridge: float | FloatArray = config.ridge or 0.05
     ridge = ridge * float(np.trace(problem.gram)) / len(problem.gram)
     price = price * problem.constant
     own = problem.term
@@ -110,15 +88,23 @@ def _repriced(problem: LayerProblem, config: CompareConfig, keep: bool = False) 
         ridge = own.weight
     if keep and config.price is None:
         price = own.price
-    term = _term(config, problem.groups, price, ridge, own) if config.term else None
-    if term is None:
+    if config.term:
+        term = _term(config.term, config, problem.groups, price, ridge, own)
+    else:
         term = replace(own, price=price, weight=ridge)
     return LayerProblem(problem.gram, problem.cross, problem.constant, term, problem.block)
 
 
-def _term(config: CompareConfig, groups: int, price, ridge, own: Term) -> Term:
-    """The configured term: its φ times the ridge, its c (and C) times the price."""
-    derivation = find(config.term)
+def _term(
+    name: str,
+    config: CompareConfig,
+    groups: int,
+    price: float | FloatArray,
+    ridge: float | FloatArray,
+    own: Term,
+) -> Term:
+    """The named term: its φ times the ridge, its c (and C) times the price."""
+    derivation = find(name)
     if derivation.block_price is None:
         bound = derivation.bound if derivation.bounded else own.bound
         return derivation.term(derivation.price * price, bound, ridge)

@@ -9,17 +9,16 @@ from tasks import small_network
 from torch import nn
 from torch.nn import functional as F
 
-from mipprune.oneshot.calibration import Layer, Walk, find_order, rows_of
+from mipprune.oneshot.calibration import SegmentedForward, input_means, rows_of
+from mipprune.oneshot.forward_order import Layer, forward_order
 from mipprune.oneshot.layer_problems import (
-    Reader,
-    find_sites,
+    CalibratedProblems,
     layer_problem,
     reading_less,
     whole_weights,
 )
-from mipprune.oneshot.moments import InputMoments, calibrate
 from mipprune.oneshot.refit import refit, renew_statistics
-from mipprune.oneshot.run import find_candidates
+from mipprune.oneshot.sites import ReadingLayer, find_candidates, find_sites
 from mipprune.structure.groups import find_groups
 from mipprune.structure.removal import prune_groups
 
@@ -63,7 +62,7 @@ def test_rows_are_those_of_unfold(stride, padding, dilation):
 @pytest.mark.parametrize("name", ["resnet8", "wrn-10-1", "lenet-5", "mobilenet-v2"])
 def test_second_moments_are_those_of_the_inputs(name, tmp_path):
     network, images = ready(name)
-    order = find_order(network, SHAPE)
+    order = forward_order(network, SHAPE)
     seen = {}
     hooks = [
         network.get_submodule(layer.name).register_forward_pre_hook(
@@ -76,9 +75,10 @@ def test_second_moments_are_those_of_the_inputs(name, tmp_path):
             network(batch)
     for hook in hooks:
         hook.remove()
-    walk = Walk((network,), order, images, tmp_path)
+    forward = SegmentedForward((network,), order, images, tmp_path)
     for layer in order.layers[:: max(1, len(order.layers) // 5)]:
-        gram, mean = calibrate(walk, layer, 10**6, 0)
+        means = input_means(forward, layer, 10**6, 0)
+        gram, mean = means.gram.numpy(), means.inputs.numpy()
         module, x = network.get_submodule(layer.name), torch.cat(seen[layer.name])
         if isinstance(module, nn.Conv2d):
             x = F.unfold(x, module.kernel_size, 1, module.padding, module.stride)
@@ -92,13 +92,13 @@ def test_second_moments_are_those_of_the_inputs(name, tmp_path):
 
 
 def test_the_order_knows_norms_and_what_closes_a_block():
-    order = find_order(small_network("resnet8", width=4), SHAPE)
+    order = forward_order(small_network("resnet8", width=4), SHAPE)
     layers = {layer.name: layer for layer in order.layers}
     assert [*layers][:3] == ["conv1", "layer1.0.conv1", "layer1.0.conv2"]
     assert layers["layer1.0.conv1"].norm == "layer1.0.bn1"
     assert layers["layer1.0.conv2"].closes
     assert not layers["layer1.0.conv1"].closes
-    assert layers["linear"].unit == ""
+    assert layers["linear"].segment == ""
     assert order.before == {"layer2.0": "layer1.0", "layer3.0": "layer2.0"}
 
 
@@ -111,7 +111,7 @@ def normalised(network, layer, images):
         )
     ]
     if layer.closes:
-        block = network.get_submodule(layer.unit)
+        block = network.get_submodule(layer.segment)
         hooks.append(block.register_forward_pre_hook(lambda _, x: entries.append(x[0])))
     with torch.no_grad():
         network(torch.cat(images))
@@ -200,7 +200,7 @@ def test_groups_of_a_part_of_the_inputs_are_priced_with_the_rest_refitted():
     x = generator.standard_normal((200, 8)) @ generator.standard_normal((8, 8))
     weights = generator.standard_normal((8, 3))
     gram, rows = x.T @ x / 200, np.array([2, 3, 6, 7])
-    reader = Reader(Layer("layer", "", None, False), rows, 2)
+    reader = ReadingLayer(Layer("layer", "", None, False), rows, 2)
     problem = layer_problem(gram, weights, reader)
     ridged = gram + 1e-4 * np.trace(gram) / 8 * np.eye(8)
     for support in itertools.product([False, True], repeat=2):
@@ -245,10 +245,10 @@ def test_a_trial_makes_the_predicted_error_in_every_reader_and_is_taken_back(tmp
     _, cost, order = find_candidates(network, SHAPE, [], "all")
     sites = find_sites(network, cost, order)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    moments = InputMoments(network, order, images, tmp_path, positions=10**6, seed=0)
-    for site, stack in zip(sites, moments.stacks(sites), strict=True):
+    problems = CalibratedProblems(network, order, images, tmp_path, positions=10**6, seed=0)
+    for site, stack in zip(sites, problems.stacks(sites), strict=True):
         support = np.arange(stack.groups) % 2 == 0
-        trial = moments.refitted(site, stack, support)
+        trial = problems.refitted(site, stack, support)
         for reader, problem in zip(site.readers, stack.problems, strict=True):
             # alone, so that its inputs are those of the dense network
             with reading_less(network, {reader.layer: trial[reader.layer]}):

@@ -15,10 +15,11 @@ from mipprune.cli import app
 from mipprune.config.certify import CertifyConfig
 from mipprune.config.overrides import configure
 from mipprune.data.registry import load
-from mipprune.oneshot.calibration import Walk, find_order
-from mipprune.oneshot.certify import certify
-from mipprune.oneshot.layer_problems import Reader, layer_problem, reader_weights
-from mipprune.oneshot.moments import calibrate
+from mipprune.oneshot.calibration import SegmentedForward, input_means
+from mipprune.oneshot.certify import certify_run
+from mipprune.oneshot.forward_order import forward_order
+from mipprune.oneshot.layer_problems import layer_problem, reader_weights
+from mipprune.oneshot.sites import ReadingLayer
 from mipprune.runs import checkpoint
 from mipprune.runs.reading import read_run
 from mipprune.structure.groups import find_groups
@@ -52,13 +53,14 @@ def pair(tmp_path_factory):
 def test_a_certificate_agrees_with_enumeration(pair, tmp_path):
     folder, network, groups, kept = pair
     config = configure(CertifyConfig, {}, [*QUICK, "layers=[layer1.0.conv2]"])
-    (row,) = certify(folder, config)["layers"]
-    order = find_order(network, (1, 8, 8))
+    (row,) = certify_run(folder, config)["layers"]
+    order = forward_order(network, (1, 8, 8))
     layer = next(layer for layer in order.layers if layer.name == "layer1.0.conv2")
     images = load("digits", None, torch.device("cpu")).sample(60, 0).split(50)
-    gram, _ = calibrate(Walk((network,), order, images, tmp_path), layer, 16, 0)
+    forward = SegmentedForward((network,), order, images, tmp_path)
+    gram = input_means(forward, layer, 16, 0).gram.numpy()
     inner = groups.layers["layer1.0.conv1"]
-    reader = Reader(layer, np.arange(9 * len(inner)), 9)
+    reader = ReadingLayer(layer, np.arange(9 * len(inner)), 9)
     problem = Stack((layer_problem(gram, reader_weights(network, layer), reader),))
     values = {
         members: problem.objective(np.isin(np.arange(len(inner)), members)) / problem.constant
@@ -75,17 +77,17 @@ def test_channels_of_a_stage_are_judged_as_one_choice_of_all_their_readers(pair,
     folder, network, groups, kept = pair
     names = ["layer1.0.conv1", "layer2.0.shortcut.0", "layer2.0.conv1"]
     config = configure(CertifyConfig, {}, [*QUICK, f"layers=[{', '.join(names)}]"])
-    rows = {row["layer"]: row for row in certify(folder, config)["layers"]}
+    rows = {row["layer"]: row for row in certify_run(folder, config)["layers"]}
     stage = rows.pop("layer1.0.conv1 and 2 more")
     assert [*rows] == stage["readers"] == names
-    layers = {layer.name: layer for layer in find_order(network, (1, 8, 8)).layers}
+    layers = {layer.name: layer for layer in forward_order(network, (1, 8, 8)).layers}
     images = load("digits", None, torch.device("cpu")).sample(60, 0).split(50)
-    walk = Walk((network,), find_order(network, (1, 8, 8)), images, tmp_path)
+    forward = SegmentedForward((network,), forward_order(network, (1, 8, 8)), images, tmp_path)
     problems = {}
     for name in names:  # every reader alone; their errors add up
         block = 1 if "shortcut" in name else 9
-        gram, _ = calibrate(walk, layers[name], 16, 0)
-        reader = Reader(layers[name], np.arange(6 * block), block)
+        gram = input_means(forward, layers[name], 16, 0).gram.numpy()
+        reader = ReadingLayer(layers[name], np.arange(6 * block), block)
         problems[name] = Stack(
             (layer_problem(gram, reader_weights(network, layers[name]), reader),)
         )
@@ -120,9 +122,9 @@ def test_another_network_is_not_taken_for_a_part(pair, tmp_path):
     other = small_network("resnet8", width=8)
     checkpoint.save(tmp_path / "other", other, data={"name": "digits", "path": None})
     with pytest.raises(InputError, match="part of the dense"):
-        certify(tmp_path / "other", CertifyConfig(), dense=folder / "dense")
+        certify_run(tmp_path / "other", CertifyConfig(), dense=folder / "dense")
     with pytest.raises(InputError, match="no pruned/ and dense/"):
-        certify(tmp_path / "other", CertifyConfig())
+        certify_run(tmp_path / "other", CertifyConfig())
 
 
 def test_the_command_prints_draws_and_writes(pair, tmp_path):
