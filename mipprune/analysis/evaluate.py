@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from formulations.errors import InputError
 from mipprune.config.evaluate import EvalConfig
 from mipprune.measures.network import measure
 from mipprune.runs import checkpoint
@@ -12,7 +13,15 @@ from mipprune.runs.networks import open_checkpoint, open_weights
 
 
 def evaluate_weights(config: EvalConfig) -> dict[str, Any]:
-    """Measures of the configured model with the weights of ``init``."""
+    """Measures of the configured model with the weights of ``init``.
+
+    Raises
+    ------
+    InputError
+        If there are no weights, or they do not fit the model.
+    """
+    if not config.init:
+        raise InputError("give the weights to measure: init=FILE")
     network, data = open_weights(config)
     path = Path(config.init)
     size = checkpoint.file_bytes(path) if path.is_dir() else path.stat().st_size

@@ -28,6 +28,7 @@ from formulations.errors import InputError
 from mipprune.config.export import ExportConfig
 from mipprune.data.registry import Data, load
 from mipprune.measures.latency import TIMED, WARM_UP, milliseconds
+from mipprune.models.registry import describe
 from mipprune.runs import checkpoint
 from mipprune.runs.files import write_atomic
 from mipprune.runs.layout import DENSE, PRUNED, RunLayout
@@ -120,7 +121,7 @@ def export(
             )
         write_atomic(path, content)
         parity.append({"format": kind, "file": str(path), "bytes": len(content), **found})
-    runtimes = {
+    runtimes: dict[str, dict[str, Forward]] = {
         name: {"torch": one, **{kind: form.forward for kind, form in forms[name].items()}}
         for name, one in networks.items()
     }
@@ -182,26 +183,30 @@ def trace(network: nn.Module) -> ExportedProgram:
     InputError
         If :mod:`torch.export` cannot trace it.
     """
-    shape = network.architecture["shape"]
+    architecture = describe(network)
     try:
         with _quiet(), torch.no_grad():
             return torch.export.export(
-                network, (torch.zeros(2, *shape),), dynamic_shapes=({0: Dim("batch")},)
+                network,
+                (torch.zeros(2, *architecture["shape"]),),
+                dynamic_shapes=({0: Dim("batch")},),
             )
     except Exception as error:  # a foreign model may break any of the tracer's rules
-        name = network.architecture["name"]
+        name = architecture["name"]
         raise InputError(f"{name} cannot be exported: {_first_line(error)}") from None
 
 
 def to_onnx(program: ExportedProgram, data: Data, threads: int) -> Exported:
     """ONNX, read back by ONNX Runtime on the CPU with so many threads."""
-    import onnx
-    import onnxruntime
+    import onnx  # noqa: PLC0415 - of an extra
+    import onnxruntime  # noqa: PLC0415 - of an extra
 
     with _quiet():
-        model = torch.onnx.export(
+        exported = torch.onnx.export(
             program, dynamo=True, input_names=[INPUT], output_names=[OUTPUT], verbose=False
-        ).model_proto
+        )
+        assert exported is not None  # as it is with dynamo
+        model = exported.model_proto
     onnx.helper.set_model_props(model, _properties(data))
     content = model.SerializeToString()
     options = onnxruntime.SessionOptions()
@@ -237,8 +242,8 @@ def _dense_beside(folder: Path, network: nn.Module) -> nn.Module | None:
     if folder == beside or not checkpoint.is_checkpoint(beside):
         return None
     dense, _ = checkpoint.load(beside)
-    same = all(dense.architecture[k] == network.architecture[k] for k in ("name", "classes"))
-    return dense if same else None
+    own, other = describe(network), describe(dense)
+    return dense if all(own[k] == other[k] for k in ("name", "classes")) else None
 
 
 def _latency(

@@ -19,6 +19,8 @@ import numpy as np
 import torch
 from scipy.sparse.linalg import LinearOperator, eigsh
 
+from formulations.arrays import FloatArray
+
 Loss = Callable[[torch.Tensor], torch.Tensor]
 """From a flat parameter vector (d,) to a scalar, differentiable; it may draw its own batch."""
 
@@ -120,7 +122,7 @@ def barrier(t: Sequence[float], losses: Sequence[float], classes: int) -> Barrie
     )
 
 
-def hessian_product(parts: Sequence[Loss], at: torch.Tensor) -> Callable[[np.ndarray], np.ndarray]:
+def hessian_product(parts: Sequence[Loss], at: torch.Tensor) -> Callable[[FloatArray], FloatArray]:
     """V ↦ H·v with H the Hessian of the sum of the parts, exact, by double backward.
 
     One part is in memory at a time. The product is computed in the precision of ``at``.
@@ -132,7 +134,7 @@ def hessian_product(parts: Sequence[Loss], at: torch.Tensor) -> Callable[[np.nda
     at : (d,) tensor
     """
 
-    def product(vector: np.ndarray) -> np.ndarray:
+    def product(vector: FloatArray) -> FloatArray:
         direction = torch.from_numpy(vector).to(at)
         total = torch.zeros(len(at), dtype=torch.float64, device=at.device)
         for part in parts:
@@ -152,13 +154,13 @@ class Eigenpairs:
     ``residual`` is ‖H·v − λ·v‖ of the last pair, which converges last, over the largest |λ|.
     """
 
-    values: np.ndarray
-    vectors: np.ndarray
+    values: FloatArray
+    vectors: FloatArray
     residual: float
 
 
 def top_eigenpairs(
-    product: Callable[[np.ndarray], np.ndarray],
+    product: Callable[[FloatArray], FloatArray],
     size: int,
     count: int,
     rng: np.random.Generator,
@@ -190,8 +192,15 @@ def top_eigenpairs(
     return Eigenpairs(values, vectors, float(last / np.abs(values).max()))
 
 
-def shares(vectors: np.ndarray, displacement: np.ndarray) -> np.ndarray:
-    """(v_i·Δ)²/‖Δ‖² of a displacement (d,) for orthonormal columns (d, k); their sum is its share
-    in the span. A random direction has 1/d each on average.
+def shares(vectors: FloatArray, displacement: FloatArray) -> FloatArray:
+    """How much of a displacement Δ lies along each of k directions: (v_i·Δ)²/‖Δ‖², (k,).
+
+    Their sum is its share in the span. A random direction has 1/d each on average.
+
+    Parameters
+    ----------
+    vectors : (d, k) array
+        Of orthonormal columns v_i.
+    displacement : (d,) array
     """
     return (vectors.T @ displacement) ** 2 / (displacement @ displacement)

@@ -1,4 +1,4 @@
-"""Do two networks lie in the same valley of the training loss?
+"""Whether two networks lie in the same valley of the training loss.
 
 The geometric claim of directional pruning (Chao et al., NeurIPS 2020; Li et al. 2021, arXiv
 2107.05328) is that the pruned network lies in the flat valley of the one that SGD finds. Evidence
@@ -30,6 +30,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
+from formulations.arrays import FloatArray
 from formulations.errors import InputError
 from mipprune.analysis.landscape import (
     BARRIER,
@@ -55,7 +56,9 @@ from mipprune.structure.removal import recalibrate
 Report = Callable[[str], None]
 
 
-def valley(a: Path, b: Path, config: ValleyConfig, report: Report = lambda text: None) -> dict:
+def valley(
+    a: Path, b: Path, config: ValleyConfig, report: Report = lambda text: None
+) -> dict[str, Any]:
     """Line, curve and Hessian between two checkpoints.
 
     Parameters
@@ -87,23 +90,27 @@ def valley(a: Path, b: Path, config: ValleyConfig, report: Report = lambda text:
     (first, network), data = _load(a, b, config, device)
     sample = Split(*data.examples(config.images, config.seed))
     landscape = _Landscape(network, data, sample, config.batch)
-    ends = [parameters_to_vector(n.parameters()).detach() for n in (first, network)]
-    delta = (ends[0] - ends[1]).double().cpu().numpy()
+    start, end = (parameters_to_vector(n.parameters()).detach() for n in (first, network))
+    delta = (start - end).double().cpu().numpy()
     if not delta.any():
         raise InputError(f"{a} and {b} hold the same weights: there is no path between them")
     if config.eigenvectors >= len(delta):
         raise InputError(f"eigenvectors={config.eigenvectors}: there are {len(delta)} parameters")
     own = {name: _measures(n, data, sample) for name, n in (("a", first), ("b", network))}
     # before the scratch network's running statistics are overwritten
-    hessian = _curvature(landscape, ends[1], delta, config, report)
-    control = _train(landscape, *ends, config, report)
+    hessian = _curvature(landscape, end, delta, config, report)
+    control = _train(landscape, start, end, config, report)
+    courses: dict[str, Callable[[float], torch.Tensor]] = {
+        "line": partial(line, start, end),
+        "curve": partial(bezier, start, end, control),
+    }
     paths = {}
-    for name, path in (("line", partial(line, *ends)), ("curve", partial(bezier, *ends, control))):
+    for name, course in courses.items():
         t = [number / (config.points - 1) for number in range(config.points)]
         rows = []
         for number, value in enumerate(t):
             report(f"{name}: point {number + 1} of {config.points}")
-            rows.append(landscape.measures(path(value)))
+            rows.append(landscape.measures(course(value)))
         columns = {key: [row[key] for row in rows] for key in rows[0]}
         found = barrier(t, columns["loss"], data.classes)
         paths[name] = {"t": t, **columns, "barrier": found.asdict()}
@@ -128,7 +135,7 @@ class _Landscape:
     The network is scratch: its weights and running statistics are overwritten.
     """
 
-    def __init__(self, network: nn.Module, data: Data, sample: Split, batch: int):
+    def __init__(self, network: nn.Module, data: Data, sample: Split, batch: int) -> None:
         self.network, self.data, self.sample, self.batch = network, data, sample, batch
         self._shapes = {name: p.shape for name, p in network.named_parameters()}
 
@@ -196,13 +203,13 @@ def _train(
     return control
 
 
-def _batches(data: Data, config: ValleyConfig) -> Iterator[tuple]:
+def _batches(data: Data, config: ValleyConfig) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     for epoch in itertools.count():
         yield from data.train_batches(config.batch, config.seed, epoch)
 
 
 def _curvature(
-    landscape: _Landscape, at: torch.Tensor, delta: np.ndarray, config: ValleyConfig, report: Report
+    landscape: _Landscape, at: torch.Tensor, delta: FloatArray, config: ValleyConfig, report: Report
 ) -> dict[str, Any]:
     """Top eigenpairs of the sample's loss in eval mode, and what they hold of a displacement."""
     dtype = getattr(torch, config.precision)
@@ -210,7 +217,7 @@ def _curvature(
     product = hessian_product(landscape.parts(dtype), at.to(dtype))
     calls = 0
 
-    def counted(vector: np.ndarray) -> np.ndarray:
+    def counted(vector: FloatArray) -> FloatArray:
         nonlocal calls
         calls += 1
         report(f"Hessian: product {calls}")
