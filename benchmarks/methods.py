@@ -32,6 +32,7 @@ from mipprune.config.overrides import configure
 from mipprune.config.recipes import read_recipe
 from mipprune.config.train import Config
 from mipprune.runs.files import write_json
+from mipprune.runs.layout import RunLayout
 
 _STEPS = 40
 RESULTS = Path("benchmarks/results")
@@ -138,8 +139,9 @@ def run(settings: tuple[str, list[str]]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as runs:
         config = configure(Config, read_recipe(recipe), [*words, f"runs={runs}", "name=run"])
         result = train(config)
-        metrics = Path(runs, "run/metrics.jsonl").read_text(encoding="utf-8")
-        step = step_ratio(Path(runs, "run/dense"), Path(runs, "run/pruned"), config.data.batch)
+        layout = RunLayout(Path(runs, "run"))
+        metrics = layout.metrics.read_text(encoding="utf-8")
+        step = step_ratio(layout.dense, layout.pruned, config.data.batch)
     lines = [json.loads(line) for line in metrics.splitlines()]
     return {
         "dense": result["dense"]["accuracy"],

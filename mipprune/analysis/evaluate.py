@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from formulations.errors import InputError
 from mipprune.config.evaluate import EvalConfig
 from mipprune.measures.network import measure
 from mipprune.runs import checkpoint
 from mipprune.runs.networks import open_checkpoint, open_weights
+from mipprune.runs.result import Measures
 
 
-def evaluate_weights(config: EvalConfig) -> dict[str, Any]:
+def evaluate_weights(config: EvalConfig) -> Measures:
     """Measures of the configured model with the weights of ``init``.
 
     Raises
@@ -28,7 +28,7 @@ def evaluate_weights(config: EvalConfig) -> dict[str, Any]:
     return measure(network, data, size)
 
 
-def evaluate_checkpoint(folder: Path, config: EvalConfig, own_data: bool) -> dict[str, Any]:
+def evaluate_checkpoint(folder: Path, config: EvalConfig, own_data: bool) -> Measures:
     """Measures of a checkpoint, or of a run's pruned network: see :func:`open_checkpoint`.
 
     Parameters

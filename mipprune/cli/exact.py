@@ -105,7 +105,7 @@ def derive(
     from formulations.symbolic.checks import check
     from formulations.symbolic.description import latex
     from mipprune.config.derive import term_options
-    from mipprune.report.derivations import as_json, draw_derivation, print_checks, print_derivation
+    from mipprune.report.derivations import as_json, print_checks, print_derivation
     from mipprune.report.tables import status
 
     derivation = find(term, **term_options(words or []))
@@ -121,6 +121,8 @@ def derive(
     if python:
         python.write_text(derivation.module(), encoding="utf-8")
     if plot:
+        from mipprune.report.pictures import draw_derivation
+
         draw_derivation(plot, derivation)
     write(json_file, as_json(derivation, checks))
     failed = [c.name for c in checks if not c.passed]

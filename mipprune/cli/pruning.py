@@ -65,10 +65,12 @@ def prune(
         result = prune_checkpoint(folder, config, own_data=own_data, resume=resume, report=show)
     print_choices(result)
     print_result(result)
-    if finetune:
-        result["finetuned"] = train_on(result, config, finetune)
-        print_result(result["finetuned"])
-    write(json_file, result)
+    if not finetune:
+        write(json_file, result)
+        return
+    trained = train_on(result, config, finetune)
+    print_result(trained)
+    write(json_file, {**result, "finetuned": trained})
 
 
 @app.command(

@@ -117,7 +117,7 @@ def report(
     output = output or RunLayout(runs[0]).report
 
     from mipprune.report.page import render, run_names, summary
-    from mipprune.runs.reading import read_run
+    from mipprune.runs.record import read_run
 
     found = [read_run(path) for path in runs]
     check_writable(output, "--output", (".html",))

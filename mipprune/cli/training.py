@@ -58,12 +58,12 @@ def train(
         return
 
     from mipprune.report.tables import print_result
-    from mipprune.training.monitor import Stopped
+    from mipprune.training.monitor import Interrupted
     from mipprune.training.run import train as run
 
     try:
         result = run(config, resume)
-    except Stopped as stopped:
+    except Interrupted as stopped:
         print(f"mipprune: {stopped}: saved, go on with --resume", file=sys.stderr)
         raise typer.Exit(128 + stopped.signal) from None
     if os.environ.get("RANK", "0") == "0":

@@ -12,14 +12,17 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
+from formulations.arrays import BoolArray
 from formulations.errors import InputError
 
 
 class Ranks:
-    """This process among those of the run.
+    """One process among those of the run.
 
-    Attributes
+    Parameters
     ----------
     rank, world : int
         Its number, and how many there are.
@@ -29,7 +32,9 @@ class Ranks:
         Whether torchrun started the processes anew after a failure.
     """
 
-    def __init__(self, rank: int = 0, world: int = 1, local: int = 0, restarted: bool = False):
+    def __init__(
+        self, rank: int = 0, world: int = 1, local: int = 0, restarted: bool = False
+    ) -> None:
         self.rank, self.world, self.local, self.restarted = rank, world, local, restarted
 
     @property
@@ -38,7 +43,7 @@ class Ranks:
         return self.rank == 0
 
     def share(self, count: int) -> slice:
-        """This rank's part of ``count`` things, of equal parts."""
+        """Which of ``count`` things are this rank's, of equal parts."""
         size = count // self.world
         return slice(self.rank * size, (self.rank + 1) * size)
 
@@ -63,12 +68,17 @@ class Ranks:
             return flag
         return bool(self.sum_(torch.tensor(int(flag), device=device)) > 0)
 
-    def of_first(self, kept: np.ndarray | None, device: torch.device) -> np.ndarray | None:
+    def mask_of_first(self, kept: BoolArray, device: torch.device) -> BoolArray:
         """The first rank's mask, for decisions that rounding could make different elsewhere.
 
-        Whether there is one must be the same on all ranks.
+        Parameters
+        ----------
+        kept : (n,) bool array
+            This rank's.
+        device : torch.device
+            Over which the ranks communicate.
         """
-        if self.world == 1 or kept is None:
+        if self.world == 1:
             return kept
         tensor = torch.from_numpy(kept.astype(np.uint8)).to(device)
         dist.broadcast(tensor, 0)
@@ -84,6 +94,11 @@ class Ranks:
 
 def join_ranks(device: str) -> Ranks:
     """Join the other processes that torchrun started, if it did.
+
+    Parameters
+    ----------
+    device : str
+        As configured: auto, cpu, cuda; one device by its number for a single process only.
 
     Raises
     ------
@@ -106,9 +121,9 @@ def join_ranks(device: str) -> Ranks:
         torch.cuda.set_device(local)
     attempt = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
     if not dist.is_initialized():
-        store, rank, world = next(dist.rendezvous("env://"))
+        store, rank, world = next(rendezvous("env://"))
         # processes that are started anew may find the old ones' addresses in the store
-        store = dist.PrefixStore(f"attempt {attempt}", store)
+        store = PrefixStore(f"attempt {attempt}", store)
         backend = "nccl" if on_gpu else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=world)
     return Ranks(dist.get_rank(), world, local, restarted=attempt > 0)

@@ -10,8 +10,9 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from mipprune.runs.result import LATENCY_BATCH
+
 WARM_UP, TIMED = 5, 30
-LATENCY_BATCH = 64
 _ROUNDS = 5
 
 Name = TypeVar("Name", bound=Hashable)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import nn
@@ -11,6 +10,7 @@ from torch import nn
 from mipprune.data.registry import Data
 from mipprune.distributed.ranks import Ranks
 from mipprune.measures.latency import latency_ms
+from mipprune.runs.result import Measures
 from mipprune.structure.cost import count_macs, count_params
 from mipprune.structure.links import count_nonzero
 
@@ -52,15 +52,17 @@ def count(network: nn.Module, shape: Sequence[int], sparse: bool = False) -> dic
 
 def measure(
     network: nn.Module, data: Data, file_bytes: int, sparse: bool = False, ranks: Ranks = _ALONE
-) -> dict[str, Any]:
+) -> Measures:
     """Measure a network: accuracy (%), macs, params, bytes of the model file, latency_ms.
 
     Of a sparse network, MACs and parameters other than zero count; file and latency are those of
     its dense tensors.
     """
+    size = count(network, data.shape, sparse)
     return {
         "accuracy": accuracy(network, data, ranks),
-        **count(network, data.shape, sparse),
+        "macs": size["macs"],
+        "params": size["params"],
         "bytes": file_bytes,
         "latency_ms": latency_ms(network, data.shape),
     }

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar, Generic, TypeVar
 
-import numpy as np
 import torch
 from torch import nn
 
+from formulations.arrays import BoolArray, FloatArray
 from formulations.errors import InputError
 from mipprune.config.schema import BudgetConfig, MethodConfig, OptimizerConfig
 from mipprune.data.registry import Data
 from mipprune.distributed.ranks import Ranks
+from mipprune.runs.log import Log
 from mipprune.structure.allocation import (
-    WidthOptions,
     allocate,
     check_reachable,
     lowest_removed,
@@ -23,9 +23,12 @@ from mipprune.structure.allocation import (
 from mipprune.structure.cost import Cost
 from mipprune.structure.groups import Groups
 from mipprune.structure.links import LinkCost
+from mipprune.structure.widths import WidthOptions
 
 # How often over a phase a method adapts its own settings.
 ADAPTATIONS = 100
+
+SettingsT = TypeVar("SettingsT", bound=MethodConfig)
 
 
 @dataclass
@@ -79,10 +82,11 @@ class Task:
         return dict(self.network.named_parameters())
 
 
-class Method:
+class Method(Generic[SettingsT]):
     """A pruning method during the regularize phase. This one changes nothing about training.
 
-    A subclass overrides what it needs; :meth:`scores` is what every one must have.
+    A subclass overrides what it needs; :meth:`scores` is what every one must have, unless it
+    overrides :meth:`select`, which asks for them.
 
     Parameters
     ----------
@@ -92,6 +96,18 @@ class Method:
 
     Attributes
     ----------
+    LOG : Log
+        What the numbers of :meth:`log` are, by key.
+    needs_budget : bool
+        Whether :meth:`select` cannot do without a budget.
+    removes_blocks : bool
+        Whether ``granularity=block`` means anything to the method.
+    changes_forward : bool
+        Whether it takes part in the forward pass: see :meth:`before_pass`.
+    settings, task
+        As given; a task whose network got smaller comes by :meth:`follow`.
+    target : (unit, share) or None
+        The budget.
     done : bool
         Set when the method has nothing left to do: the phase ends early.
 
@@ -101,11 +117,12 @@ class Method:
         If the budget cannot be met by this network, or the settings do not fit the task.
     """
 
-    needs_budget = True  # whether select() cannot do without one
-    removes_blocks = False  # whether granularity=block means anything to it
-    changes_forward = False  # whether it takes part in the forward pass: see before_pass()
+    LOG: ClassVar[Log] = {}
+    needs_budget: ClassVar[bool] = True
+    removes_blocks: ClassVar[bool] = False
+    changes_forward: ClassVar[bool] = False
 
-    def __init__(self, settings: MethodConfig, task: Task):
+    def __init__(self, settings: SettingsT, task: Task) -> None:
         self.settings, self.task, self.done = settings, task, False
         self.target = task.budget.target()
         if task.granularity == "block" and not self.removes_blocks:
@@ -113,10 +130,8 @@ class Method:
                 f"method={settings.name} removes no whole blocks: spr and complexity do; "
                 "set granularity=channel"
             )
-        if self.target is None and self.needs_budget:
-            raise InputError(
-                f"method={settings.name} needs a budget: budget.macs=SHARE or budget.params=SHARE"
-            )
+        if self.needs_budget:
+            self.budget_target()
         if self.target is not None and not task.resumed:
             # an unreachable budget is an error before training, not after
             check_reachable(self.task.cost, *self.target, task.budget)
@@ -124,7 +139,10 @@ class Method:
     # ---- training -----------------------------------------------------------------------------
 
     def optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer | None:
-        """An optimizer of the method's own, or None for the configured SGD."""
+        """An optimizer of the method's own, or None for the configured SGD.
+
+        Asked once, after the method was made. The learning rate is set before every step.
+        """
         return None
 
     def before_step(self) -> None:
@@ -147,36 +165,59 @@ class Method:
 
     # ---- removal ------------------------------------------------------------------------------
 
-    def survivors(self) -> np.ndarray | None:
+    def survivors(self) -> BoolArray | None:
         """The groups left, (groups,) bool, if some are to be removed now, for good, else None.
 
         Asked after every :meth:`adapt`.
         """
         return None
 
-    def follow(self, task: Task, kept: np.ndarray) -> None:
-        """Go on with a network from which all but the ``kept`` groups were removed."""
+    def follow(self, task: Task, kept: BoolArray) -> None:
+        """Go on with a smaller network.
+
+        Parameters
+        ----------
+        task : Task
+            With the network that is left, its groups, numbered anew in the same order, and cost.
+        kept : (groups,) bool array
+            Of the groups before, those that are left.
+        """
         raise NotImplementedError
 
     def detach(self) -> None:
         """Take what the method added to the network out of it again."""
 
-    def scores(self) -> np.ndarray:
+    def scores(self) -> FloatArray:
         """How much every group is worth, (groups,), not negative: what :meth:`select` goes by."""
         raise NotImplementedError
 
-    def select(self) -> np.ndarray:
+    def select(self) -> BoolArray:
         """The groups to keep, (groups,) bool: by default the lowest scores of all layers go."""
         return self.within_budget(self.scores())
 
-    def within_budget(self, scores: np.ndarray, dense: float | None = None) -> np.ndarray:
+    def budget_target(self) -> tuple[str, float]:
+        """Unit and share of the budget, which a method that asks for it cannot do without.
+
+        Raises
+        ------
+        InputError
+            Without a budget.
+        """
+        if self.target is None:
+            raise InputError(
+                f"method={self.settings.name} needs a budget: budget.macs=SHARE or "
+                "budget.params=SHARE"
+            )
+        return self.target
+
+    def within_budget(self, scores: FloatArray, dense: float | None = None) -> BoolArray:
         """The groups that stay if the lowest scores of all layers go until the budget is met.
 
         With ``budget.multiple`` or ``budget.floor``, to which a threshold cannot answer, the
         greatest sum of scores instead. The budget is a share of ``dense``, by default of the
         network as it is.
         """
-        budget, cost, (unit, share) = self.task.budget, self.task.cost, self.target
+        budget, cost, (unit, share) = self.task.budget, self.task.cost, self.budget_target()
         share *= 1 if dense is None else dense / cost.dense[unit]
         if budget.multiple > 1 or budget.floor > 0:
             limits: WidthOptions = {"multiple": budget.multiple, "floor": budget.floor}
@@ -186,7 +227,7 @@ class Method:
     # ---- records ------------------------------------------------------------------------------
 
     def log(self) -> dict[str, float]:
-        """Numbers worth a line in the metrics."""
+        """Numbers worth a line in the metrics, after every epoch; ``LOG`` says what they are."""
         return {}
 
     def facts(self) -> dict[str, Any]:

@@ -18,18 +18,21 @@ steered along a straight line from the dense cost to the budget's, below which n
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from pydantic import Field
 
+from formulations.arrays import BoolArray, FloatArray
 from formulations.errors import InputError
 from mipprune.config.schema import MethodConfig
 from mipprune.methods.base import ADAPTATIONS, Method, Task
 from mipprune.methods.shared.gates import ExpectedCost, Gates, difference, sample
 from mipprune.penalties.rows import GroupRows
+from mipprune.runs.log import Log, LogEntry
 from mipprune.structure.allocation import remove_below
+from mipprune.structure.cost import Cost
 
 _MEMORY = 0.98  # of the running mean of ∂J/∂θ, a step
 _STEER = 1.05  # factor by which ν answers to a cost off its line, up or down
@@ -65,8 +68,8 @@ class Settings(MethodConfig):
     )
 
 
-class Complexity(Method):
-    """Gates on one network. See :class:`mipprune.methods.registry.Method`.
+class Complexity(Method[Settings]):
+    """Gates on one network. See :class:`mipprune.methods.base.Method`.
 
     Raises
     ------
@@ -74,14 +77,21 @@ class Complexity(Method):
         If single weights are to be pruned, or σ > 0 and the network has no removable blocks.
     """
 
+    LOG: ClassVar[Log] = {
+        "nu": LogEntry("price ν of the cost", "ν"),
+        "expected_macs": LogEntry(
+            "expected cost", "share of the dense network", "kept MACs %", 100.0
+        ),
+        "expected_params": LogEntry("expected cost", "share of the dense network"),
+        "open_gates": LogEntry("gates neither open nor closed", "gates"),
+        "groups": LogEntry("groups left", "groups"),
+        "blocks": LogEntry("residual blocks left", "blocks"),
+    }
     needs_budget, removes_blocks, changes_forward = False, True, True
 
-    def __init__(self, settings: Settings, task: Task):
+    def __init__(self, settings: Settings, task: Task) -> None:
         super().__init__(settings, task)
-        if task.granularity == "link":
-            raise InputError(
-                "method=complexity removes channels physically: granularity=link has none"
-            )
+        _channel_cost(task)
         if settings.sigma > 0 and not task.groups.blocks and not task.resumed:
             raise InputError(
                 f"method.sigma={settings.sigma:g} asks for gates on residual blocks: this network "
@@ -100,12 +110,12 @@ class Complexity(Method):
         self._mean = torch.zeros_like(self.gates.theta)  # of ∂J/∂θ, over the last steps
 
     def _attach(self, task: Task) -> None:
-        self.task = task
+        self.task, cost = task, _channel_cost(task)
         sigma = self.settings.sigma
         self._device = next(task.network.parameters()).device
         self.gates = Gates(task.network, task.groups, units=sigma < 1, blocks=sigma > 0)
         self._cost = {
-            unit: ExpectedCost(task.cost, unit, self._dense[unit]) for unit in ("macs", "params")
+            unit: ExpectedCost(cost, unit, self._dense[unit]) for unit in ("macs", "params")
         }
 
     # ---- training -------------------------------------------------------------------------------
@@ -132,6 +142,8 @@ class Complexity(Method):
         if self.step <= self.settings.begin * self.task.steps or not len(self.gates.theta):
             return
         theta, values = self.gates.theta, self.gates.values
+        if values.grad is None:
+            raise RuntimeError("the gates of this step took no part in the loss")
         gradient = difference(values.grad, values.detach(), self._probability())
         gradient = self.task.ranks.mean_(gradient)
         gradient += self.nu * self.complexity_gradient()
@@ -178,8 +190,8 @@ class Complexity(Method):
             return self.gates.theta
         theta = self.gates.theta.clone().double().cpu().requires_grad_(True)
         with torch.enable_grad():
-            self.complexity(theta).backward()
-        return theta.grad.to(self.gates.theta)
+            (gradient,) = torch.autograd.grad(self.complexity(theta), theta)
+        return gradient.to(self.gates.theta)
 
     def _split(self, theta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """θ of the channels and of the blocks; 1 where they have no gates."""
@@ -208,7 +220,7 @@ class Complexity(Method):
 
     # ---- removal --------------------------------------------------------------------------------
 
-    def survivors(self) -> np.ndarray | None:
+    def survivors(self) -> BoolArray | None:
         """The groups without a gate at 0, if others are left in the network."""
         kept = self._alive(0.0)
         if units := self.gates.units:  # what its layer cannot do without is open
@@ -216,7 +228,7 @@ class Complexity(Method):
             theta[torch.from_numpy(kept).to(theta.device) & (theta == 0)] = 1
         return None if kept.all() else kept
 
-    def _alive(self, threshold: float) -> np.ndarray:
+    def _alive(self, threshold: float) -> BoolArray:
         """Groups whose gate and whose block's gate are above a threshold.
 
         A layer is emptied only with its block, where blocks may go.
@@ -231,16 +243,16 @@ class Complexity(Method):
                     kept[inner] = False
         return kept
 
-    def follow(self, task: Task, kept: np.ndarray) -> None:
+    def follow(self, task: Task, kept: BoolArray) -> None:
         """Gates of what is left, θ with them; those that a layer cannot do without open."""
         old_blocks = list(self.task.groups.blocks)
         self.gates.remove()
         stay = list(kept) if self.gates.units else []
         if self.settings.sigma > 0:
             stay += [name in task.groups.blocks for name in old_blocks]
-        stay = torch.tensor(stay, device=self._device)
-        theta = self.gates.theta[stay]
-        self._scale, self._mean = self._scale[stay], self._mean[stay]
+        chosen = torch.tensor(stay, device=self._device)
+        theta = self.gates.theta[chosen]
+        self._scale, self._mean = self._scale[chosen], self._mean[chosen]
         self._attach(task)
         self.gates.theta = torch.where(theta > 0, theta, 1.0)
 
@@ -248,7 +260,7 @@ class Complexity(Method):
         """Remove the gates."""
         self.gates.remove()
 
-    def scores(self) -> np.ndarray:
+    def scores(self) -> FloatArray:
         """θ of every group, times its block's; the norm of its scales decides between equals."""
         units, blocks = (part.double().numpy() for part in self._split(self.gates.theta.cpu()))
         scores = units.copy()
@@ -258,7 +270,7 @@ class Complexity(Method):
         norm = weights.norm().double().cpu().numpy()
         return scores + 1e-6 * norm / norm.max()
 
-    def select(self) -> np.ndarray:
+    def select(self) -> BoolArray:
         """Groups with gates above ½; with a budget that they exceed, fewer, by θ."""
         kept = self._alive(0.5)
         if self.target is None:
@@ -316,6 +328,12 @@ class Complexity(Method):
         self._scale, self._mean = (state[name].to(self._device) for name in ("scale", "mean"))
         self.nu, self.step, self._adapted = state["nu"], state["step"], state["adapted"]
         self._top, self._met = state["top"], state["met"]
+
+
+def _channel_cost(task: Task) -> Cost:
+    if not isinstance(task.cost, Cost):
+        raise InputError("method=complexity removes channels physically: granularity=link has none")
+    return task.cost
 
 
 METHOD = Complexity

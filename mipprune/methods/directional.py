@@ -1,5 +1,6 @@
-"""Directional pruning: gRDA (Chao, Wang, Xing & Cheng, NeurIPS 2020, arXiv 2006.09358) and its
-structured form (Li et al. 2021, arXiv 2107.05328). No retraining.
+"""Directional pruning: gRDA and its structured form, no retraining.
+
+Chao, Wang, Xing & Cheng, NeurIPS 2020, arXiv 2006.09358; Li et al. 2021, arXiv 2107.05328.
 
     a_{n+1} = a_n − γ_n·∇L(w_n),  a_0 = w_0;     w_{n+1} = S(a_{n+1}, g_{n+1}),
     g_{n+1} = g_n + c·γ_n^{1/2+μ}·((n+1)^μ − n^μ),
@@ -17,18 +18,19 @@ code thresholds them too.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Literal
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar, Literal, overload
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import nn
 
+from formulations.arrays import BoolArray, FloatArray
 from formulations.errors import InputError
 from mipprune.config.schema import MethodConfig
 from mipprune.methods.base import Method, Task
 from mipprune.penalties.rows import GroupRows
+from mipprune.runs.log import Log, LogEntry
 from mipprune.structure.allocation import remove_below
 
 
@@ -78,18 +80,34 @@ class GRDA(torch.optim.Optimizer):
         groups: GroupRows | None = None,
         period: int = 1,
         weight_decay: float = 0.0,
-    ):
+    ) -> None:
         defaults = {"lr": lr, "c": c, "mu": mu, "weight_decay": weight_decay}
         super().__init__(parameters, {**defaults, "steps": 0, "threshold": 0.0})
         self._period, self._groups = period, groups
+        self._root = None if groups is None else groups.sizes().sqrt()
         everything = self.param_groups[0]["params"]
         thresholded = [rows.parameter for rows in groups.rows] if groups else everything
         self._accumulating = dict.fromkeys(thresholded)  # an ordered set
-        self._root = groups.sizes().sqrt() if groups else None
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
 
     @torch.no_grad()
-    def step(self, closure=None) -> None:
-        """One step. The accumulator a starts as a copy of the weights."""
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """One step. The accumulator a starts as a copy of the weights.
+
+        Parameters
+        ----------
+        closure : callable, optional
+            Fills the gradients and returns the loss, which the step then returns.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
         (settings,) = self.param_groups
         lr, mu, n = settings["lr"], settings["mu"], settings["steps"]
         settings["threshold"] += settings["c"] * lr ** (0.5 + mu) * ((n + 1) ** mu - n**mu)
@@ -112,12 +130,13 @@ class GRDA(torch.optim.Optimizer):
                 torch._foreach_add_(*map(list, zip(*own, strict=True)))
         if settings["steps"] % self._period == 0:
             self._threshold(settings["threshold"])
+        return loss
 
     def _threshold(self, threshold: float) -> None:
         """W = S(a, g)."""
         weights = list(self._accumulating)
         torch._foreach_copy_(weights, [self.state[weight]["accumulator"] for weight in weights])
-        if self._groups is None:
+        if self._groups is None or self._root is None:
             sizes = torch._foreach_abs(weights)
             torch._foreach_sub_(sizes, threshold)
             torch._foreach_clamp_min_(sizes, 0)
@@ -129,8 +148,8 @@ class GRDA(torch.optim.Optimizer):
             self._groups.scale_(factor)
 
 
-class Directional(Method):
-    """gRDA on one network. See :class:`mipprune.methods.registry.Method`.
+class Directional(Method[Settings]):
+    """gRDA on one network. See :class:`mipprune.methods.base.Method`.
 
     Raises
     ------
@@ -138,9 +157,14 @@ class Directional(Method):
         If SGD's momentum is asked for: the method's theory has none.
     """
 
+    LOG: ClassVar[Log] = {
+        "threshold": LogEntry("threshold of the weights", "threshold"),
+        "c": LogEntry("constant c of the threshold", "c"),
+        "zero": LogEntry("groups at zero", "share of the groups", "groups at zero %", 100.0),
+    }
     needs_budget = False
 
-    def __init__(self, settings: Settings, task: Task):
+    def __init__(self, settings: Settings, task: Task) -> None:
         super().__init__(settings, task)
         if task.optimizer.momentum:
             raise InputError(
@@ -172,13 +196,20 @@ class Directional(Method):
         unit, share = self.target
         cost = self.task.cost
         if cost.value(remove_below(cost, self.scores(), 0.0), unit) > share * cost.dense[unit]:
-            self._optimizer.param_groups[0]["c"] *= self.settings.growth
+            self._running()["c"] *= self.settings.growth
 
-    def scores(self) -> np.ndarray:
+    def _running(self) -> dict[str, Any]:
+        """The optimizer's c and threshold, as they are now."""
+        if self._optimizer is None:
+            raise RuntimeError("nothing is trained yet: the optimizer was not asked for")
+        (settings,) = self._optimizer.param_groups
+        return settings
+
+    def scores(self) -> FloatArray:
         """‖w_j‖/√d_j, (groups,)."""
         return (self._weights.norm() / self._weights.sizes().sqrt()).double().cpu().numpy()
 
-    def select(self) -> np.ndarray:
+    def select(self) -> BoolArray:
         """The groups other than zero; with a budget that they exceed, fewer, by norm."""
         cost = self.task.cost
         kept = remove_below(cost, self.scores(), 0.0)
@@ -191,13 +222,13 @@ class Directional(Method):
 
     def log(self) -> dict[str, float]:
         """The threshold g, c, and the share of groups at zero."""
-        (settings,) = self._optimizer.param_groups
+        settings = self._running()
         zero = float((self._weights.norm() == 0).float().mean())
         return {"threshold": settings["threshold"], "c": settings["c"], "zero": zero}
 
     def facts(self) -> dict[str, Any]:
         """The threshold at the end, and c."""
-        (settings,) = self._optimizer.param_groups
+        settings = self._running()
         return {"threshold": settings["threshold"], "c": settings["c"]}
 
 

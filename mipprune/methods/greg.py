@@ -19,16 +19,18 @@ from __future__ import annotations
 
 import math
 from fnmatch import fnmatch
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from pydantic import Field
 
+from formulations.arrays import BoolArray, FloatArray, IntArray
 from formulations.errors import InputError
 from mipprune.config.schema import MethodConfig
 from mipprune.methods.base import Method, Task
 from mipprune.penalties.rows import GroupRows
+from mipprune.runs.log import Log, LogEntry
 from mipprune.structure.groups import Member
 
 _MOMENTUM = 0.9  # of the magnitude ratio's running average
@@ -62,8 +64,8 @@ class Settings(MethodConfig):
     stabilise: int = Field(40_000, ge=0, description="training steps with ρ held")
 
 
-class GReg(Method):
-    """GReg on one network. See :class:`mipprune.methods.registry.Method`.
+class GReg(Method[Settings]):
+    """GReg on one network. See :class:`mipprune.methods.base.Method`.
 
     Raises
     ------
@@ -72,9 +74,16 @@ class GReg(Method):
         phase is too short for all stages.
     """
 
+    LOG: ClassVar[Log] = {
+        "stage": LogEntry("stage: 0 pick, 1 grow, 2 stabilise", "stage"),
+        "factor_max": LogEntry("penalty factor ρ of the groups", "ρ"),
+        "factor_min": LogEntry("penalty factor ρ of the groups", "ρ"),
+        "magnitude_kept": LogEntry("mean magnitude of the groups", "L1 norm per weight"),
+        "magnitude_removed": LogEntry("mean magnitude of the groups", "L1 norm per weight"),
+    }
     needs_budget = False
 
-    def __init__(self, settings: Settings, task: Task):
+    def __init__(self, settings: Settings, task: Task) -> None:
         super().__init__(settings, task)
         if not task.trained:
             raise InputError(
@@ -118,7 +127,7 @@ class GReg(Method):
 
     # ---- which groups go ------------------------------------------------------------------------
 
-    def scores(self) -> np.ndarray:
+    def scores(self) -> FloatArray:
         """Mean |w| of every group, (groups,)."""
         return self._magnitude().double().cpu().numpy()
 
@@ -149,7 +158,7 @@ class GReg(Method):
                     kept[group[np.argsort(scores[group], kind="stable")[:count]]] = False
         return torch.from_numpy(~kept).to(self._weights.device)
 
-    def select(self) -> np.ndarray:
+    def select(self) -> BoolArray:
         """The groups to keep, (groups,) bool."""
         return ~self.removed.cpu().numpy()
 
@@ -245,7 +254,7 @@ class GReg(Method):
         self.factor, self.removed = state["factor"].to(device), state["removed"].to(device)
 
 
-def _layers(members: list[Member]) -> dict[str, np.ndarray]:
+def _layers(members: list[Member]) -> dict[str, IntArray]:
     """Groups of every tensor, without those of no group."""
     return {m.tensor: np.unique(m.group[m.group >= 0]) for m in members if (m.group >= 0).any()}
 

@@ -1,18 +1,20 @@
-"""Group lasso: λ·Σ √d_j·‖w_j‖₂ in the training loss (Yuan & Lin 2006; of filters Wen et al. 2016,
-arXiv 1608.03665), then the groups of least norm go.
+"""Group lasso: λ·Σ √d_j·‖w_j‖₂ in the training loss, then the groups of least norm go.
+
+Yuan & Lin 2006; of filters Wen et al. 2016, arXiv 1608.03665. d_j counts group j's weights.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
-import numpy as np
 import torch
 from pydantic import Field
 
+from formulations.arrays import FloatArray
 from mipprune.config.schema import MethodConfig
 from mipprune.methods.base import Method, Task
 from mipprune.penalties.rows import GroupRows
+from mipprune.runs.log import Log, LogEntry
 
 
 class Settings(MethodConfig):
@@ -25,10 +27,15 @@ class Settings(MethodConfig):
     )
 
 
-class Lasso(Method):
+class Lasso(Method[Settings]):
     """Proximal steps of the group lasso (group soft-thresholding): exact zeros."""
 
-    def __init__(self, settings: Settings, task: Task):
+    LOG: ClassVar[Log] = {
+        "penalty": LogEntry("penalty", "penalty"),
+        "zero": LogEntry("groups at zero", "share of the groups", "groups at zero %", 100.0),
+    }
+
+    def __init__(self, settings: Settings, task: Task) -> None:
         super().__init__(settings, task)
         groups = task.groups
         members = groups.scales() if settings.weights == "scales" else groups.producers()
@@ -45,7 +52,7 @@ class Lasso(Method):
         factor = torch.clamp(1 - threshold / norm.clamp(min=1e-30), min=0)
         self._weights.scale_(factor)
 
-    def scores(self) -> np.ndarray:
+    def scores(self) -> FloatArray:
         """‖w_j‖/√d_j."""
         return (self._norm() / self._root).double().cpu().numpy()
 

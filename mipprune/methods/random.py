@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 
+from formulations.arrays import FloatArray
 from mipprune.config.schema import MethodConfig
 from mipprune.methods.base import Method
 
@@ -16,10 +17,10 @@ class Settings(MethodConfig):
     name: Literal["random"] = "random"
 
 
-class Random(Method):
+class Random(Method[Settings]):
     """Scores drawn uniformly with the run's seed."""
 
-    def scores(self) -> np.ndarray:
+    def scores(self) -> FloatArray:
         """(groups,) numbers in [0, 1)."""
         return np.random.default_rng(self.task.seed).random(self.task.groups.count)
 

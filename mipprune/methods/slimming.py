@@ -1,20 +1,23 @@
-"""Network slimming: an L1 penalty on the scales γ of BatchNorm, then the channels of least |γ| go
-(Liu et al. 2017, arXiv 1708.06519).
+"""Network slimming: an L1 penalty on BatchNorm's scales γ, then the channels of least |γ| go.
+
+Liu et al. 2017, arXiv 1708.06519.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 from pydantic import Field
 from torch import nn
 
+from formulations.arrays import FloatArray
 from formulations.errors import InputError
 from mipprune.config.schema import MethodConfig
 from mipprune.methods.base import Method, Task
 from mipprune.penalties.rows import GroupRows
+from mipprune.runs.log import Log, LogEntry
 
 
 class Settings(MethodConfig):
@@ -24,10 +27,14 @@ class Settings(MethodConfig):
     lam: float = Field(1e-4, gt=0, description="λ, weight of the L1 penalty on every |γ|")
 
 
-class Slimming(Method):
+class Slimming(Method[Settings]):
     """Subgradient steps, as published."""
 
-    def __init__(self, settings: Settings, task: Task):
+    LOG: ClassVar[Log] = {
+        "small_scales": LogEntry("BatchNorm weights below 1 % of the largest", "share of them"),
+    }
+
+    def __init__(self, settings: Settings, task: Task) -> None:
         super().__init__(settings, task)
         if task.granularity == "link":
             raise InputError("method=slimming prunes channels: granularity=link has none")
@@ -50,7 +57,7 @@ class Slimming(Method):
         """Add λ·sign(γ) to the gradients of the scales."""
         self._scales.add_to_gradients_(self._step, order=1)
 
-    def scores(self) -> np.ndarray:
+    def scores(self) -> FloatArray:
         """Mean |γ| of a group."""
         return (self._scales.norm(order=1) / self._scales.sizes()).double().cpu().numpy()
 

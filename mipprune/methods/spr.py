@@ -16,12 +16,15 @@ the threshold goes as a whole.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from pydantic import Field
+from torch import nn
 
+from formulations.arrays import BoolArray, FloatArray, IntArray
 from formulations.errors import InputError
 from formulations.symbolic.catalogue import find
 from formulations.symbolic.derivation import Derivation
@@ -29,8 +32,10 @@ from formulations.terms.term import Term
 from mipprune.config.schema import MethodConfig
 from mipprune.methods.base import ADAPTATIONS, Method, Task
 from mipprune.penalties.group_penalty import GroupPenalty
-from mipprune.structure.allocation import WidthOptions, allocate, remove_below
+from mipprune.runs.log import Log, LogEntry
+from mipprune.structure.allocation import allocate, remove_below
 from mipprune.structure.groups import Groups, Member
+from mipprune.structure.widths import WidthOptions
 
 
 class Settings(MethodConfig):
@@ -82,8 +87,8 @@ class Settings(MethodConfig):
     )
 
 
-class Spr(Method):
-    """SPR on one network. See :class:`mipprune.methods.registry.Method`.
+class Spr(Method[Settings]):
+    """SPR on one network. See :class:`mipprune.methods.base.Method`.
 
     With neither a budget of MACs nor of parameters, groups below the threshold are removed.
 
@@ -93,9 +98,24 @@ class Spr(Method):
         If the budget cannot be met by this network, or the term cannot be used.
     """
 
+    LOG: ClassVar[Log] = {
+        "lam": LogEntry("weight λ of the regularizer", "λ"),
+        "alpha": LogEntry("α of the term", "α"),
+        "penalty": LogEntry("penalty", "penalty"),
+        "macs_above_threshold": LogEntry(
+            "MACs above the threshold", "share of the dense MACs", "kept MACs %", 100.0
+        ),
+        "groups_outside_box": LogEntry("groups corrected into their box", "groups"),
+        **{
+            f"regime_{name}": LogEntry(
+                "groups in each regime of the penalty", "share of the groups"
+            )
+            for name in ("free", "bound", "kept", "zero")
+        },
+    }
     needs_budget, removes_blocks = False, True
 
-    def __init__(self, settings: Settings, task: Task):
+    def __init__(self, settings: Settings, task: Task) -> None:
         super().__init__(settings, task)
         groups = task.groups
         size = task.cost.marginal(settings.unit)
@@ -114,25 +134,27 @@ class Spr(Method):
 
     # ---- the regularizer ------------------------------------------------------------------------
 
-    def _divide(self, derivation: Derivation, members: list[Member], bound: np.ndarray):
+    def _divide(
+        self, derivation: Derivation, members: list[Member], bound: FloatArray
+    ) -> list[PenaltyPart]:
         """The groups by kind of term: those nested in blocks, and all others."""
         count = self.task.groups.count
         if derivation.block_price:  # the term's own: every layer is a block
             blocks = np.zeros(count, int)
             for number, group in enumerate(self.task.groups.layers.values()):
                 blocks[group[group >= 0]] = number
-            return [Part(self, members, np.arange(count), bound, blocks)]
+            return [PenaltyPart(self, members, np.arange(count), bound, blocks)]
         if self.task.granularity != "block":
-            return [Part(self, members, np.arange(count), bound)]
+            return [PenaltyPart(self, members, np.arange(count), bound)]
         blocks = np.full(count, -1)
         for number, group in enumerate(self.task.groups.blocks.values()):
             blocks[group] = number
-        parts = [Part(self, members, np.flatnonzero(blocks >= 0), bound, blocks)]
+        parts = [PenaltyPart(self, members, np.flatnonzero(blocks >= 0), bound, blocks)]
         if (blocks < 0).any():
-            parts.append(Part(self, members, np.flatnonzero(blocks < 0), bound))
+            parts.append(PenaltyPart(self, members, np.flatnonzero(blocks < 0), bound))
         return parts
 
-    def term(self, chosen: np.ndarray, bound: np.ndarray, blocks: np.ndarray | None) -> Term:
+    def term(self, chosen: IntArray, bound: FloatArray, blocks: IntArray | None) -> Term:
         """At λ = 1: α·φ and (1 − α)·u·c of the chosen groups, nested in their blocks if given."""
         derivation, alpha = self._derivation, self.alpha
         price = derivation.price * (1 - alpha) * self._size[chosen]
@@ -152,7 +174,7 @@ class Spr(Method):
             )
         return term
 
-    def _bound(self, derivation: Derivation, members: list[Member]) -> np.ndarray:
+    def _bound(self, derivation: Derivation, members: list[Member]) -> FloatArray:
         """M of every group: the term's own, or a multiple of the layer's initial max |w|."""
         count = self.task.groups.count
         if derivation.bounded or derivation.block_price or not self.settings.bound:
@@ -201,7 +223,7 @@ class Spr(Method):
 
     # ---- removal --------------------------------------------------------------------------------
 
-    def select(self) -> np.ndarray:
+    def select(self) -> BoolArray:
         """The groups to keep, (groups,) bool: of most worth in the budget, or by threshold."""
         if self.target is None:
             return self._above_threshold()
@@ -216,22 +238,22 @@ class Spr(Method):
         worth = self._gather(lambda part: part.unit.price * part.scores())
         return allocate(cost, worth, unit, share, **options)
 
-    def scores(self) -> np.ndarray:
+    def scores(self) -> FloatArray:
         """Keep-scores, not cut at 1, so that they rank the kept groups too."""
-        return self._gather(Part.scores)
+        return self._gather(PenaltyPart.scores)
 
-    def _gather(self, function) -> np.ndarray:
+    def _gather(self, function: Callable[[PenaltyPart], FloatArray]) -> FloatArray:
         values = np.zeros(self.task.groups.count)
         for part in self.parts:
             values[part.chosen] = function(part)
         return values
 
-    def _above_threshold(self) -> np.ndarray:
+    def _above_threshold(self) -> BoolArray:
         scores, dropped = self.scores(), self._dead_blocks()
         kept = remove_below(self.task.cost, scores, self.settings.threshold)
         return kept if dropped is None else kept & ~dropped
 
-    def _dead_blocks(self) -> np.ndarray | None:
+    def _dead_blocks(self) -> BoolArray | None:
         """The channels of the blocks that go as a whole, (groups,) bool."""
         if self.task.granularity != "block":
             return None
@@ -288,10 +310,17 @@ class Spr(Method):
         self.update()
 
 
-class Part:
+class PenaltyPart:
     """The penalty of some of the groups, all with the same kind of term."""
 
-    def __init__(self, spr: Spr, members: list[Member], chosen: np.ndarray, bound, blocks=None):
+    def __init__(
+        self,
+        spr: Spr,
+        members: list[Member],
+        chosen: IntArray,
+        bound: FloatArray,
+        blocks: IntArray | None = None,
+    ) -> None:
         self.chosen, self.bound, self._blocks = chosen, bound[chosen], blocks
         number = np.full(spr.task.groups.count + 1, -1)  # the last for −1
         number[chosen] = np.arange(len(chosen))
@@ -312,12 +341,14 @@ class Part:
         self.unit = self._term(spr)
         self.penalty.term = self.unit.scaled(spr.lam).to(like)
 
-    def scores(self) -> np.ndarray:
+    def scores(self) -> FloatArray:
         """Keep-scores, not cut at 1, (chosen groups,)."""
         return self.penalty.keep_scores()
 
 
-def _initial_peaks(parameters, members: list[Member], count: int, ball: bool) -> np.ndarray:
+def _initial_peaks(
+    parameters: Mapping[str, nn.Parameter], members: list[Member], count: int, ball: bool
+) -> FloatArray:
     """Largest initial |w| over the layers that a group's members belong to, (groups,).
 
     For a ball the largest initial ‖w‖₂ of a row stands for |w|.

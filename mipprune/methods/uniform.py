@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Literal
 
-import numpy as np
+from torch_pruning.pruner.importance import GroupMagnitudeImportance
 
+from formulations.arrays import BoolArray, FloatArray
 from formulations.errors import InputError
 from mipprune.config.schema import MethodConfig
 from mipprune.methods.base import Method, Task
 from mipprune.methods.shared.scores import group_importance
 from mipprune.structure.allocation import uniform
+from mipprune.structure.cost import Cost
 
 
 class Settings(MethodConfig):
@@ -19,23 +21,22 @@ class Settings(MethodConfig):
     name: Literal["uniform"] = "uniform"
 
 
-class Uniform(Method):
+class Uniform(Method[Settings]):
     """Which channels stay follows from their norm, how many from the budget."""
 
-    def __init__(self, settings: Settings, task: Task):
+    def __init__(self, settings: Settings, task: Task) -> None:
         super().__init__(settings, task)
-        if task.granularity == "link":
+        if not isinstance(task.cost, Cost):
             raise InputError("method=uniform is about layers' widths: granularity=link has none")
+        self._cost = task.cost
 
-    def scores(self) -> np.ndarray:
+    def scores(self) -> FloatArray:
         """torch-pruning's group magnitude."""
-        from torch_pruning.pruner.importance import GroupMagnitudeImportance
-
         return group_importance(self.task, GroupMagnitudeImportance(p=2))
 
-    def select(self) -> np.ndarray:
+    def select(self) -> BoolArray:
         """The groups to keep, (groups,) bool."""
-        return uniform(self.task.cost, self.scores(), *self.target, self.task.budget)
+        return uniform(self._cost, self.scores(), *self.budget_target(), self.task.budget)
 
 
 METHOD = Uniform

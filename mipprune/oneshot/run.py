@@ -10,16 +10,15 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from torch import nn
 
 from formulations.errors import InputError
 from mipprune.config.prune import PruneConfig
-from mipprune.config.train import Config
 from mipprune.data.registry import Data
 from mipprune.measures.network import accuracy, measure
 from mipprune.models.registry import describe
@@ -28,7 +27,8 @@ from mipprune.runs import checkpoint
 from mipprune.runs.files import write_atomic, write_json
 from mipprune.runs.layout import DENSE, PRUNED, RunLayout
 from mipprune.runs.networks import open_checkpoint, open_weights
-from mipprune.training.run import train
+from mipprune.runs.result import PruneResult, TrainResult
+from mipprune.training.run import finetune as train_on
 
 # what may differ when a run is resumed: where and how fast, not what
 _ELSEWHERE = {"device", "parallel", "jobs"}
@@ -41,7 +41,7 @@ def prune_checkpoint(
     own_data: bool = True,
     resume: bool = False,
     report: Callable[[str], None] = lambda line: None,
-) -> dict[str, Any]:
+) -> PruneResult:
     """Prune a trained network to a budget; the content of ``result.json``.
 
     Parameters
@@ -119,7 +119,7 @@ class _Run:
         settings = self.config.model_dump(mode="json", exclude=_ELSEWHERE)
         return {**settings, "source": None if self.source is None else str(self.source)}
 
-    def execute(self, report: Callable[[str], None]) -> dict[str, Any]:
+    def execute(self, report: Callable[[str], None]) -> PruneResult:
         """All of it; the content of ``result.json``."""
         state = self.layout.state
         state.mkdir(parents=True, exist_ok=True)
@@ -130,7 +130,7 @@ class _Run:
         dense = measure(network, self.data, self._save(DENSE, network))
         images = self.data.sample(self.config.images, self.config.seed)
         pruned = self.pruning.execute(images, self.data, state, report)
-        result = {
+        found = {
             "dense": dense,
             "pruned": measure(pruned.network, self.data, self._save(PRUNED, pruned.network)),
             "accuracy_removed": accuracy(pruned.removed, self.data),
@@ -138,6 +138,7 @@ class _Run:
             "seconds": time.perf_counter() - self.start,
             "folder": str(self.folder),
         }
+        result = cast(PruneResult, found)
         write_json(self.layout.result, result)
         shutil.rmtree(state)
         return result
@@ -147,21 +148,23 @@ class _Run:
         return checkpoint.file_bytes(self.folder / name)
 
 
-def finetune(result: Mapping[str, Any], config: PruneConfig, epochs: int) -> dict[str, Any]:
-    """Train the pruned network of a result on, removing nothing more; the training's result."""
-    pruned = RunLayout(Path(result["folder"])).pruned
-    data = checkpoint.load(pruned)[1]
-    words = {
-        "name": f"{Path(result['folder']).name}-finetuned",
-        "runs": config.runs,
-        "seed": config.seed,
-        "device": config.device,
-        "init": str(pruned),
-        "recalibrate": 0,
-        "data": {**data, "batch": config.data.batch},
-        "method": {"name": "magnitude"},
-        "budget": {"macs": 1.0},
-        "regularize": {"epochs": 0},
-        "finetune": {"epochs": epochs, "lr": 0.01},
-    }
-    return train(Config.model_validate(words))
+def finetune(result: PruneResult, config: PruneConfig, epochs: int) -> TrainResult:
+    """Train the pruned network of a result on, removing nothing more; the training's result.
+
+    Parameters
+    ----------
+    result : PruneResult
+    config : PruneConfig
+        That it came from: seed, device, images of a batch.
+    epochs : int
+    """
+    folder = Path(result["folder"])
+    return train_on(
+        RunLayout(folder).pruned,
+        epochs,
+        name=f"{folder.name}-finetuned",
+        runs=config.runs,
+        seed=config.seed,
+        device=config.device,
+        batch=config.data.batch,
+    )

@@ -6,10 +6,13 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from matplotlib.ticker import LogLocator, MaxNLocator
+from matplotlib.ticker import Locator, LogLocator, MaxNLocator
 
 Point = tuple[float, float]
+Shape = dict[str, Any]
+"""What the template needs to draw one band, line, mark, strip or entry of the legend."""
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 14, 34, 38  # margins of the plot
 _MOST_POINTS = 300  # of a line: more than its pixels show
@@ -52,13 +55,15 @@ class Scale:
     most: float = math.inf
 
     def __call__(self, value: float) -> float:
+        """The place of a number."""
         low, high = self.low, self.high
         if self.log:
             low, high, value = math.log(low), math.log(high), math.log(value)
         return self.start + (value - low) / (high - low) * (self.end - self.start)
 
     def ticks(self, count: int) -> list[tuple[float, str]]:
-        """(place, label) of about ``count`` round numbers, whole ones if the values are."""
+        """Place and label of about ``count`` round numbers, whole ones if the values are."""
+        locator: Locator
         if self.log and self.high / self.low > 30:
             locator = LogLocator(10, numticks=count)
         elif self.log:
@@ -82,26 +87,30 @@ class Chart:
     height: int
     x_ticks: list[tuple[float, str]] = field(default_factory=list)
     y_ticks: list[tuple[float, str]] = field(default_factory=list)
-    bands: list[dict] = field(default_factory=list)
-    lines: list[dict] = field(default_factory=list)
-    marks: list[dict] = field(default_factory=list)
-    tooltips: list[dict] = field(default_factory=list)
-    legend: list[dict] = field(default_factory=list)
+    bands: list[Shape] = field(default_factory=list)
+    lines: list[Shape] = field(default_factory=list)
+    marks: list[Shape] = field(default_factory=list)
+    tooltips: list[Shape] = field(default_factory=list)
+    legend: list[Shape] = field(default_factory=list)
 
     @property
     def left(self) -> int:
+        """Left edge of the plot."""
         return _LEFT
 
     @property
     def right(self) -> int:
+        """Right edge of the plot."""
         return self.width - _RIGHT
 
     @property
     def top(self) -> int:
+        """Upper edge of the plot."""
         return _TOP
 
     @property
     def bottom(self) -> int:
+        """Lower edge of the plot."""
         return self.height - _BOTTOM
 
 
@@ -249,7 +258,7 @@ def _padded(low: float, high: float, share: float, log: bool = False) -> tuple[f
 
 def _tooltips(
     series: Sequence[Series], phases: Sequence[tuple[str, float, float]], x: Scale, chart: Chart
-) -> list[dict]:
+) -> list[Shape]:
     """Strips as high as the plot; each says the values of all the lines at its place."""
     at: dict[float, list[str]] = {}
     for one in series:
@@ -274,7 +283,7 @@ def _tooltips(
 
 def _place(
     marks: Sequence[Mark], x: Callable[[float], float], y: Callable[[float], float], chart: Chart
-) -> list[dict]:
+) -> list[Shape]:
     """Marks with their names where these cover neither one another nor a mark."""
     centres = [(x(mark.at[0]), y(mark.at[1])) for mark in marks]
     taken = [(a - 6, b - 6, a + 6, b + 6) for a, b in centres]

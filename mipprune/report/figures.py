@@ -6,32 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mipprune.report.charts import Chart, Mark, Series, line_chart, number, percent, scatter
-from mipprune.runs.reading import Points, Timeline
+from mipprune.report.charts import Chart, Mark, Point, Series, line_chart, number, percent, scatter
+from mipprune.runs.log import Log, described
+from mipprune.runs.record import Points, Timeline
 
 STYLES = tuple(f"s{index}" for index in range(1, 7))
 _LARGE, _SMALL = (430, 240), (330, 200)  # view boxes of the curves, of the method's numbers
-# What methods report of themselves, by key or by its first word: title, unit.
-_NUMBERS = {
-    "lam": ("weight λ of the regularizer", "λ"),
-    "alpha": ("α of the term", "α"),
-    "nu": ("price ν of the cost", "ν"),
-    "c": ("constant c of the threshold", "c"),
-    "threshold": ("threshold of the weights", "threshold"),
-    "penalty": ("penalty", "penalty"),
-    "macs_above_threshold": ("MACs above the threshold", "share of the dense MACs"),
-    "expected": ("expected cost", "share of the dense network"),
-    "regime": ("groups in each regime of the penalty", "share of the groups"),
-    "zero": ("groups at zero", "share of the groups"),
-    "small_scales": ("BatchNorm weights below 1 % of the largest", "share of them"),
-    "groups_outside_box": ("groups corrected into their box", "groups"),
-    "groups": ("groups left", "groups"),
-    "blocks": ("residual blocks left", "blocks"),
-    "open_gates": ("gates neither open nor closed", "gates"),
-    "factor": ("penalty factor ρ of the groups", "ρ"),
-    "magnitude": ("mean magnitude of the groups", "L1 norm per weight"),
-    "stage": ("stage: 0 pick, 1 grow, 2 stabilise", "stage"),
-}
 
 
 def curves(time: Timeline, before: float | None) -> list[Chart]:
@@ -69,43 +49,58 @@ def curves(time: Timeline, before: float | None) -> list[Chart]:
     return charts
 
 
-def method_charts(time: Timeline) -> tuple[list[Chart], dict[str, str]]:
-    """A chart for each number that the method reports, or for those with one first word; and the
-    numbers that never change.
+def method_charts(time: Timeline, log: Log) -> tuple[list[Chart], dict[str, str]]:
+    """A chart for the numbers of each title that the method reports; those that never change.
+
+    Parameters
+    ----------
+    time : Timeline
+    log : Log
+        What the method's numbers are; one that it does not know is called by its key.
+
+    Returns
+    -------
+    charts : list of Chart
+    constants : dict
+        Values of the numbers that never change, by what these are.
     """
-    constants, families = {}, {}
+    entries = described(log, time.method_numbers)
+    constants: dict[str, str] = {}
+    charted: dict[str, dict[str, Points]] = {}
     for key, points in time.method_numbers.items():
         values = {value for _, value in points}
+        title = entries[key].title
         if len(values) == 1:
-            constants[_title(key)[0]] = number(values.pop())
+            alone = sum(entry.title == title for entry in entries.values()) == 1
+            constants[title if alone else key.replace("_", " ")] = number(values.pop())
         elif _drawable(points):
-            families.setdefault(_family(key, time.method_numbers), {})[key] = points
+            charted.setdefault(title, {})[key] = points
     charts = []
-    for family, members in families.items():
-        title, unit = _title(family)
+    for title, members in charted.items():
+        names = dict(zip(members, _names(list(members), title), strict=True))
         series = [
-            Series(key.removeprefix(f"{family}_").replace("_", " ") if len(members) > 1 else title,
-                   points, STYLES[i % len(STYLES)])
+            Series(names[key], points, STYLES[i % len(STYLES)])
             for i, (key, points) in enumerate(members.items())
-        ]  # fmt: skip
+        ]
         first = min(points[0][0] for points in members.values())
         last = max(points[-1][0] for points in members.values())
         phases = [p for p in time.phases if p[1] < last and p[2] >= first]
+        unit = entries[next(iter(members))].unit
         charts.append(line_chart(title[:1].upper() + title[1:], series, x_label="epoch",
                                  y_label=unit, phases=phases, size=_SMALL))  # fmt: skip
     return charts, constants
 
 
-def _family(key: str, keys: Mapping[str, Points]) -> str:
-    """What a number is drawn with: those with the same first word, unless it has its own title."""
-    first = key.split("_")[0]
-    alone = key in _NUMBERS or sum(other.split("_")[0] == first for other in keys) == 1
-    return key if alone else first
+def _names(keys: Sequence[str], title: str) -> list[str]:
+    """What the lines of one chart are called: their keys without the first word, if all share it.
 
-
-def _title(key: str) -> tuple[str, str]:
-    words = key.replace("_", " ")
-    return _NUMBERS.get(key) or (words, words)
+    A single line is called by the title.
+    """
+    if len(keys) == 1:
+        return [title]
+    first = keys[0].partition("_")[0] + "_"
+    shared = first if all(key.startswith(first) for key in keys) else ""
+    return [key.removeprefix(shared).replace("_", " ") for key in keys]
 
 
 def accuracy_over_macs(
@@ -125,7 +120,7 @@ def accuracy_over_macs(
         Style of each method's points.
     """
     found: dict[str, list[Mark]] = {}
-    shared: dict[tuple, list[str]] = {}
+    shared: dict[tuple[str, Point], list[str]] = {}
     for name, row in zip(names, rows, strict=True):
         data = str(row["data"] or "–")
         for part in ("dense", "pruned"):
@@ -141,20 +136,26 @@ def accuracy_over_macs(
     for (data, at), of in shared.items():
         mark = Mark(at, f"dense, of {', '.join(of)}: {_point(at)}", "quiet", "dense", hollow=True)
         found.setdefault(data, []).append(mark)
-    labels = {"x_label": "MACs of one image, millions", "y_label": "test accuracy, %", "most": 100}
+
+    def drawn(data: str, size: tuple[int, int]) -> Chart:
+        return scatter(
+            f"Accuracy over MACs, {data}",
+            found[data],
+            x_label="MACs of one image, millions",
+            y_label="test accuracy, %",
+            most=100,
+            size=size,
+        )
+
     return [
-        {
-            "data": data,
-            "wide": scatter(f"Accuracy over MACs, {data}", marks, size=(760, 330), **labels),
-            "narrow": scatter(f"Accuracy over MACs, {data}", marks, size=(380, 320), **labels),
-        }
-        for data, marks in found.items()
+        {"data": data, "wide": drawn(data, (760, 330)), "narrow": drawn(data, (380, 320))}
+        for data in found
     ]
 
 
-def _point(at: tuple[float, float]) -> str:
+def _point(at: Point) -> str:
     return f"{at[1]:.2f} % at {at[0]:.4g} M MACs"
 
 
-def _drawable(points: Points) -> bool:
+def _drawable(points: Sequence[Point]) -> bool:
     return any(math.isfinite(value) for _, value in points)

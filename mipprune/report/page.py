@@ -12,20 +12,22 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from formulations.errors import InputError
 from mipprune.report.charts import number, percent
 from mipprune.report.figures import STYLES, accuracy_over_macs, curves, method_charts
-from mipprune.runs.reading import RunFolder, timeline
+from mipprune.runs.log import Log
+from mipprune.runs.record import RunRecord, timeline
 
 _UNITS = {"macs": "MACs", "params": "parameters"}
 _PACKAGES = ("mipprune", "torch", "numpy", "scipy", "highspy")
 
 
-def render(runs: Sequence[RunFolder], names: Sequence[str]) -> str:
+def render(runs: Sequence[RunRecord], names: Sequence[str]) -> str:
     """The page as a string of HTML.
 
     Parameters
     ----------
-    runs : sequence of RunFolder
+    runs : sequence of RunRecord
         At least one.
     names : sequence of str
         What each run is called, of :func:`run_names`.
@@ -65,7 +67,7 @@ def run_names(paths: Sequence[Path]) -> list[str]:
     return names
 
 
-def summary(run: RunFolder) -> dict[str, Any]:
+def summary(run: RunRecord) -> dict[str, Any]:
     """The row of a run in the table of all; None where the run has not got so far.
 
     MACs and parameters are counts, the size is in bytes, latencies in ms of a batch of 64, the
@@ -95,11 +97,11 @@ def summary(run: RunFolder) -> dict[str, Any]:
     }
 
 
-def _run(run: RunFolder, name: str) -> dict[str, Any]:
+def _run(run: RunRecord, name: str) -> dict[str, Any]:
     """Everything that a run's own section shows."""
     time = timeline(run.lines)
     row = summary(run)
-    charts, constants = method_charts(time)
+    charts, constants = method_charts(time, _log(run))
     layers = (run.result or {}).get("layers")
     stamps = [line["time"] for line in run.lines if isinstance(line.get("time"), int | float)]
     return {
@@ -116,7 +118,20 @@ def _run(run: RunFolder, name: str) -> dict[str, Any]:
     }
 
 
-def _state(run: RunFolder) -> str:
+def _log(run: RunRecord) -> Log:
+    """What the run's numbers are: as it wrote down, else as its method says today."""
+    if run.log is not None:
+        return run.log
+    # with torch, which takes seconds to import: only old runs need it
+    from mipprune.methods.registry import log_of  # noqa: PLC0415
+
+    try:
+        return log_of(run.method)
+    except InputError:  # a method that is not installed here
+        return {}
+
+
+def _state(run: RunRecord) -> str:
     if run.result is not None:
         return "finished"
     epochs = [line for line in run.lines if line["epoch"] > 0]
@@ -144,15 +159,15 @@ def _certificate(rows: Sequence[Mapping[str, Any]] | None) -> dict[str, Any] | N
     if rows is None:
         return None
     fields = ("layer", "method", "groups", "kept", "objective", "bound", "gap")
-    rows = [{name: row.get(name) for name in fields} for row in rows]
-    gaps = [row["gap"] for row in rows if _finite(row["gap"])]
+    shown: list[dict[str, Any]] = [{name: row.get(name) for name in fields} for row in rows]
+    gaps = [row["gap"] for row in shown if _finite(row["gap"])]
     largest = max(gaps, default=0.0)
-    for row in rows:
+    for row in shown:
         row["width"] = 100 * row["gap"] / largest if largest > 0 and _finite(row["gap"]) else 0
-    return {"rows": rows, "largest": largest, "within": sum(gap <= 0.01 for gap in gaps)}
+    return {"rows": shown, "largest": largest, "within": sum(gap <= 0.01 for gap in gaps)}
 
 
-def _differing(runs: Sequence[RunFolder]) -> list[dict[str, Any]]:
+def _differing(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
     """Settings that are not the same in all runs, with the value in each."""
     flat = [_flatten(run.config) for run in runs]
     keys = {key for one in flat for key in one if key not in ("name", "runs")}
@@ -170,7 +185,7 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def _facts(run: RunFolder, stamps: Sequence[float]) -> dict[str, str]:
+def _facts(run: RunRecord, stamps: Sequence[float]) -> dict[str, str]:
     """What is known of where and when the run went."""
     result, found = run.result or {}, {}
     if result.get("device"):

@@ -1,4 +1,4 @@
-"""Pictures of a run: kept channels a layer, and the relaxation gap of a comparison."""
+"""Pictures: of a run, a comparison, certificates, a valley of the loss, a derivation."""
 
 from __future__ import annotations
 
@@ -11,12 +11,19 @@ import matplotlib
 matplotlib.use("Agg")  # no display needed
 
 import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
 
+from formulations.symbolic.derivation import Derivation
+from formulations.symbolic.description import symbols
+from mipprune.runs.result import RunResult
+
+_GROUP = 4  # weights of the group that is drawn, all equal
 _INK, _PALE, _WARM = "#20558a", "#d3dce6", "#c4602d"
 
 
 def draw_report(
-    path: Path, result: Mapping[str, Any], comparisons: Mapping[str, Sequence[Mapping[str, Any]]]
+    path: Path, result: RunResult, comparisons: Mapping[str, Sequence[Mapping[str, Any]]]
 ) -> None:
     """Draw a run and its comparisons into one picture.
 
@@ -24,8 +31,8 @@ def draw_report(
     ----------
     path : Path
         PNG or SVG, by its ending.
-    result : mapping
-        ``result.json`` of a run.
+    result : RunResult
+        ``result.json`` of a run whose dense network is a trained one.
     comparisons : mapping of str to rows
         Rows of :func:`mipprune.analysis.compare.compare.compare` by problem.
     """
@@ -96,14 +103,14 @@ def draw_comparison(path: Path, found: Mapping[str, Any]) -> None:
 
 
 def draw_valley(path: Path, found: Mapping[str, Any]) -> None:
-    """Draw what :func:`mipprune.analysis.valley.valley` returns: losses over t, shares of
-    eigenvectors.
+    """Draw a valley: losses over t, shares of eigenvectors.
 
     Parameters
     ----------
     path : Path
         PNG or SVG, by its ending.
     found : mapping
+        What :func:`mipprune.analysis.valley.valley` returns.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
     _draw_paths(left, found)
@@ -114,7 +121,63 @@ def draw_valley(path: Path, found: Mapping[str, Any]) -> None:
     plt.close(figure)
 
 
-def _draw_paths(axes, found: Mapping[str, Any]) -> None:
+def draw_derivation(path: Path, derivation: Derivation) -> None:
+    """Draw the regularizer and its keep-score against ‖w‖₂, beside ℓ1, group lasso and MCP.
+
+    The group has four equal weights. The others get the regularizer's slope at 0, and MCP becomes
+    flat at r*.
+
+    Parameters
+    ----------
+    path : Path
+        PNG or SVG, by its ending.
+    derivation : Derivation
+    """
+    if derivation.block_price is None:
+        term = derivation.term()
+    else:
+        term = derivation.nested(np.zeros(1, int))
+    direction = np.full(_GROUP, _GROUP**-0.5)
+    unit_norm, unit_peak = (float(x[0]) for x in term.measure(direction[None]))
+    radius = float(term.radius) / unit_norm
+    end = 2.2 * radius if np.isfinite(radius) else 3.0
+    if derivation.bounded:
+        end = min(end, derivation.bound / unit_peak) if np.isfinite(radius) else (
+            derivation.bound / unit_peak
+        )  # fmt: skip
+    s = np.linspace(0, end, 200)
+    rows = s[:, None] * direction
+    # one group at a time: nested indicators would share a block
+    value, keep = (np.concatenate([f(row[None]) for row in rows]) for f in (term.value, term.keep))
+    slope = value[1] / s[1]
+    flat = radius if np.isfinite(radius) else end
+    mcp = np.where(s < flat, slope * s - slope * s**2 / (2 * flat), slope * flat / 2)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10.5, 4.2), layout="constrained")
+    left.plot(s, slope * s * np.sqrt(_GROUP), color="#b9b9b9", label="ℓ1", ls=":")
+    left.plot(s, slope * s, color="#8a8a8a", label="group lasso", ls="--")
+    left.plot(s, mcp, color="#c4602d", label="MCP", ls="-.")
+    left.plot(s, value, color="#20558a", lw=2.2, label="this term")
+    left.set_ylim(0, 1.25 * max(value.max(), mcp.max()))
+    left.set_ylabel("penalty")
+    right.plot(s, np.zeros_like(s), color="#8a8a8a", label="ℓ1, group lasso: no score", ls="--")
+    right.plot(s, keep, color="#20558a", lw=3, label="this term")
+    right.plot(s, np.minimum(1, s / flat), color="#c4602d", label="MCP", ls="-.")
+    right.set_ylim(-0.04, 1.08)
+    right.set_ylabel("keep-score y*")
+    for axes in (left, right):
+        if np.isfinite(radius) and radius <= end:
+            axes.axvline(radius, color="#20558a", lw=0.8, alpha=0.5)
+            top = (radius, axes.get_ylim()[1])
+            axes.annotate("r*", top, (3, -9), textcoords="offset points", fontsize=9)
+        axes.set_xlabel("‖w‖₂ of four equal weights")
+        axes.legend(frameon=False, fontsize=9)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(f"ψ(r) = {derivation.phi},  {symbols(derivation)}", fontsize=10)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def _draw_paths(axes: Axes, found: Mapping[str, Any]) -> None:
     """Training loss along line and curve; dotted, the barrier above the larger end."""
     for name, colour, marker in (("line", _WARM, "o"), ("curve", _INK, "s")):
         path = found[name]
@@ -133,7 +196,7 @@ def _draw_paths(axes, found: Mapping[str, Any]) -> None:
     )
 
 
-def _draw_shares(axes, found: Mapping[str, Any]) -> None:
+def _draw_shares(axes: Axes, found: Mapping[str, Any]) -> None:
     """Share of A − B and of a random direction in every eigenvector, on a logarithmic axis."""
     hessian = found["hessian"]
     places = range(1, len(hessian["shares"]) + 1)
@@ -162,7 +225,7 @@ def _draw_shares(axes, found: Mapping[str, Any]) -> None:
     )
 
 
-def _draw_rows(axes, found: Mapping[str, Any]) -> None:
+def _draw_rows(axes: Axes, found: Mapping[str, Any]) -> None:
     """Distance of every row's objective to the exact one: relaxations left, heuristics right."""
     exact, *others = found["rows"]
     scale = max(abs(exact["objective"]), 1e-12)
@@ -182,7 +245,7 @@ def _draw_rows(axes, found: Mapping[str, Any]) -> None:
     axes.set_title(f"{found['problem']}: exact {exact['objective']:.5g}, {proved}", fontsize=10)
 
 
-def _draw_progress(axes, found: Mapping[str, Any]) -> None:
+def _draw_progress(axes: Axes, found: Mapping[str, Any]) -> None:
     seconds = [point["seconds"] for point in found["progress"]]
     for name, label, colour in (
         ("objective", "incumbent", _WARM),
@@ -198,12 +261,13 @@ def _draw_progress(axes, found: Mapping[str, Any]) -> None:
     axes.legend(frameon=False, fontsize=8)
 
 
-def _draw_sweep(axes, found: Mapping[str, Any]) -> None:
-    for name, label, style in (
+def _draw_sweep(axes: Axes, found: Mapping[str, Any]) -> None:
+    styles: tuple[tuple[str, str, dict[str, Any]], ...] = (
         ("exact", "exact", {"color": _INK, "marker": "o"}),
         ("rounded", "relaxed, y > ½, refitted", {"color": _WARM, "marker": "x"}),
         ("relaxed", "relaxed, Σ y", {"color": "#7ba7cf", "linestyle": "--"}),
-    ):
+    )
+    for name, label, style in styles:
         points = sorted((p[f"{name}_kept"], p[f"{name}_loss"]) for p in found["sweep"])
         axes.plot(*zip(*points, strict=True), label=label, markersize=4, **style)
     axes.set_xlabel("kept (for the relaxation Σ y)")
@@ -212,7 +276,7 @@ def _draw_sweep(axes, found: Mapping[str, Any]) -> None:
     axes.legend(frameon=False, fontsize=8)
 
 
-def _draw_layers(axes, result: Mapping[str, Any]) -> None:
+def _draw_layers(axes: Axes, result: RunResult) -> None:
     names = list(result["layers"])
     dense = [result["layers"][name][0] for name in names]
     kept = [result["layers"][name][1] for name in names]
@@ -227,15 +291,15 @@ def _draw_layers(axes, result: Mapping[str, Any]) -> None:
     axes.invert_yaxis()
     axes.set_xlabel("output channels")
     axes.legend(frameon=False, loc="upper right")
-    lost = result["dense"]["accuracy"] - result["pruned"]["accuracy"]
-    axes.set_title(
-        f"{result['kept']['macs']:.0%} of MACs kept, {lost:.2f} points of accuracy lost",
-        fontsize=10,
-    )
+    title = f"{result['kept']['macs']:.0%} of MACs kept"
+    before, after = result["dense"]["accuracy"], result["pruned"]["accuracy"]
+    if before is not None and after is not None:
+        title += f", {before - after:.2f} points of accuracy lost"
+    axes.set_title(title, fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _draw_gaps(axes, comparisons: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+def _draw_gaps(axes: Axes, comparisons: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
     rows = {"big-m-relaxation": _WARM, "perspective-relaxation": _INK, "spr-trained": "#7ba7cf"}
     height = 0.8 / len(rows)
     for shift, (name, colour) in enumerate(rows.items()):

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mipprune.runs.result import LATENCY_BATCH, Measures, PruneResult, RunResult
+
 RUNTIMES = {"torch": "PyTorch", "onnx": "ONNX Runtime", "program": "torch.export program"}
 _WIDTH = 110  # where the output is no terminal
 
@@ -20,10 +22,8 @@ def console() -> Console:
     return Console() if sys.stdout.isatty() else Console(width=_WIDTH)
 
 
-def print_measures(networks: Mapping[str, Mapping[str, Any]]) -> None:
-    """accuracy, MACs, parameters, file size and latency, one network a row."""
-    from mipprune.measures.latency import LATENCY_BATCH  # torch, which other tables do without
-
+def print_measures(networks: Mapping[str, Measures]) -> None:
+    """Accuracy, MACs, parameters, file size and latency, one network a row."""
     table = Table("", "accuracy %", "MACs", "params", "file KiB", f"ms / {LATENCY_BATCH} images")
     for column in table.columns[1:]:
         column.justify = "right"
@@ -39,7 +39,7 @@ def print_measures(networks: Mapping[str, Mapping[str, Any]]) -> None:
     console().print(table)
 
 
-def print_result(result: Mapping[str, Any]) -> None:
+def print_result(result: RunResult) -> None:
     """Dense against pruned, and where the run lies."""
     print_measures({"dense": result["dense"], "pruned": result["pruned"]})
     kept = result["kept"]
@@ -79,7 +79,7 @@ def print_plan(plan: Mapping[str, Any]) -> None:
     console().print(table, highlight=False)
 
 
-def print_choices(result: Mapping[str, Any]) -> None:
+def print_choices(result: PruneResult) -> None:
     """By layer: what was chosen, what is proved of it, and what the refit did."""
     fits = {fit["layer"]: fit for fit in result["fits"]}
     rows = {choice["layer"]: choice for choice in result["choices"]}
@@ -95,12 +95,12 @@ def print_choices(result: Mapping[str, Any]) -> None:
         if row:
             chosen = [
                 f"{row['kept']}/{row['groups']}",
-                *(f"{100 * row[key]:.3f}" for key in ("objective", "bound")),
+                *(f"{100 * error:.3f}" for error in (row["objective"], row["bound"])),
                 f"{100 * row['gap']:.2f}",
             ]
         refitted = ["–"] * 3
         if fit:
-            shares = (f"{100 * fit[key]:.2f}" for key in ("before", "after"))
+            shares = (f"{100 * error:.2f}" for error in (fit["before"], fit["after"]))
             refitted = [*shares, f"{fit['ridge']:g}"]
         table.add_row(name, *chosen, *refitted)
     console().print(table)

@@ -1,13 +1,7 @@
-"""The folder of a run: what it holds, and that nothing in it is ever lost.
+"""The folder that a training run writes to: begun once, gone on with, and nothing in it lost.
 
-    runs/NAME/  config.yaml · metrics.jsonl · tensorboard/ · dense/ · regularized/ · pruned/
-                · last/ · last.previous/ · result.json
-
-``dense/`` and ``pruned/`` are checkpoints of the two networks that the result compares,
-``regularized/`` is the network just before removal; ``last/`` is the newest state with optimizer
-and counters, from which a stopped run goes on, and ``last.previous/`` the one before, for the day
-on which ``last/`` cannot be read. There is no "best": without validation images it would be chosen
-on the test images.
+What lies where in it says :mod:`mipprune.runs.layout`; what is read from it afterwards,
+:mod:`mipprune.runs.record`.
 """
 
 from __future__ import annotations
@@ -28,6 +22,10 @@ from mipprune.config.recipes import read_recipe
 from mipprune.config.schema import RunConfig
 from mipprune.distributed.ranks import Ranks
 from mipprune.runs import checkpoint
+from mipprune.runs.files import write_atomic, write_json
+from mipprune.runs.layout import RunLayout
+from mipprune.runs.log import Log
+from mipprune.runs.result import RunResult
 
 # What a run may go on with another value of: where things are and what they run on.
 _FREE = {
@@ -35,20 +33,39 @@ _FREE = {
     "data.path", "data.workers", "data.decoder",
 }  # fmt: skip
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class RunFolder:
-    """A run's folder; only the first rank writes to it."""
+    """A training run's folder; only the first rank writes to it.
 
-    def __init__(self, config: RunConfig, ranks: Ranks):
+    Parameters
+    ----------
+    config : RunConfig
+        Names the folder; all of it is written down, and must be the same when the run goes on.
+    ranks : Ranks
+
+    Attributes
+    ----------
+    path : Path
+    layout : RunLayout
+        Where its files are.
+    """
+
+    def __init__(self, config: RunConfig, ranks: Ranks) -> None:
         self.path = Path(config.runs) / (config.name or "run")
+        self.layout = RunLayout(self.path)
         self._config, self._ranks = config, ranks
         self._data = config.data.source()
         self._saved = False
 
     def claim(self, resume: bool) -> bool:
         """Whether the run goes on with what is here, after checking that it may.
+
+        Parameters
+        ----------
+        resume : bool
+            Whether it is asked to. Processes that torchrun starts anew go on in any case.
 
         A folder without a checkpoint is one of a run that had only begun: resumed, it begins again.
 
@@ -66,10 +83,10 @@ class RunFolder:
             )
         if resume and not there:
             raise InputError(f"there is no run {self.path} to resume: no checkpoint, no folder")
-        self._saved = checkpoint.any_generation(self.path / "last")
+        self._saved = checkpoint.any_generation(self.layout.last)
         if self._saved:
             self._check_settings()
-        elif (self.path / "metrics.jsonl").exists():
+        elif self.layout.metrics.exists():
             raise InputError(
                 f"{self.path} has metrics but no checkpoint last/ to go on with: choose another "
                 "name=NAME"
@@ -78,9 +95,7 @@ class RunFolder:
         return self._saved
 
     def _check_settings(self) -> None:
-        began = _settings(
-            configure(type(self._config), read_recipe(str(self.path / "config.yaml")))
-        )
+        began = _settings(configure(type(self._config), read_recipe(str(self.layout.config))))
         for key, value in _settings(self._config).items():
             if began.get(key) != value:
                 raise InputError(
@@ -88,22 +103,33 @@ class RunFolder:
                     "the settings of its config.yaml, or choose another name=NAME"
                 )
 
-    def make(self) -> None:
-        """Begin: the folder and the configuration in it."""
+    def make(self, log: Log) -> None:
+        """Begin: the folder, the configuration in it, and what its numbers are."""
         if self._ranks.first:
             self.path.mkdir(parents=True, exist_ok=True)
             text = yaml.safe_dump(self._config.model_dump(), sort_keys=False)
-            checkpoint.write_atomic(self.path / "config.yaml", text.encode())
+            write_atomic(self.layout.config, text.encode())
+            described = {key: {"title": e.title, "unit": e.unit} for key, e in log.items()}
+            write_json(self.layout.log, described)
 
     def save_model(
         self, name: str, network: nn.Module, sparsity: Mapping[str, float] | None
     ) -> int:
-        """Write a network without its training state; bytes of its tensors' file."""
+        """Write a network without its training state; bytes of its tensors' file.
+
+        Parameters
+        ----------
+        name : str
+            Of the checkpoint, one of :mod:`mipprune.runs.layout`.
+        network : nn.Module
+        sparsity : mapping or None
+            As for :func:`mipprune.runs.checkpoint.save`.
+        """
         folder = self.path / name
         if self._ranks.first:
             checkpoint.save(folder, network, data=self._data, sparsity=sparsity)
         self._ranks.barrier()
-        return (folder / "model.safetensors").stat().st_size
+        return checkpoint.file_bytes(folder)
 
     def save_state(
         self, network: nn.Module, tensors: Mapping[str, torch.Tensor], plain: Mapping[str, Any]
@@ -111,16 +137,16 @@ class RunFolder:
         """Write ``last/``; the one before stays as ``last.previous/``."""
         if self._ranks.first:
             checkpoint.save_generation(
-                self.path / "last", network, data=self._data, tensors=tensors, state=plain
+                self.layout.last, network, data=self._data, tensors=tensors, state=plain
             )
             self._saved = True
 
     def load_state(self) -> tuple[nn.Module, dict[str, torch.Tensor], dict[str, Any]]:
         """Network, tensors and plain values of the newest state that can be read."""
-        network, tensors, plain, broken = checkpoint.load_generation(self.path / "last")
+        network, tensors, plain, broken = checkpoint.load_generation(self.layout.last)
         self._ranks.barrier()
         if broken and self._ranks.first:
-            place = checkpoint.set_aside(self.path / "last")  # the next one shall not retire it
+            place = checkpoint.set_aside(self.layout.last)  # the next one shall not retire it
             print(
                 f"mipprune: {broken}; it is now {place}, and the run goes on from the checkpoint "
                 "before",
@@ -128,25 +154,25 @@ class RunFolder:
             )
         return network, tensors, plain
 
-    def write_result(self, result: Mapping[str, Any]) -> None:
+    def write_result(self, result: RunResult) -> None:
         """Write ``result.json``."""
         if self._ranks.first:
-            checkpoint.write_json(self.path / "result.json", result)
+            write_json(self.layout.result, result)
 
     def write_error(self, error: OSError) -> RuntimeError:
         """What to say when something could not be written, or else the system refused."""
         reason, where = error.strerror or str(error), error.filename or self.path
-        full = error.errno in _FULL
+        full = error.errno in _DISK_FULL
         what = f"cannot write {where}: {reason}" if full else f"{where}: {reason}"
         if self._saved:
             room = "make room and " if full else ""
-            return RuntimeError(f"{what}; {self.path}/last is intact: {room}go on with --resume")
+            return RuntimeError(f"{what}; {self.layout.last} is intact: {room}go on with --resume")
         return RuntimeError(f"{what}; nothing was trained yet")
 
 
 def _settings(config: RunConfig) -> dict[str, Any]:
     """The settings that a run's result follows from, by dotted key."""
-    flat = {}
+    flat: dict[str, Any] = {}
     for key, value in config.model_dump().items():
         if isinstance(value, dict):
             flat |= {f"{key}.{name}": inner for name, inner in value.items()}

@@ -11,7 +11,7 @@ from formulations.errors import InputError
 from mipprune.config.schema import NetworkConfig
 from mipprune.data.registry import Data, load
 from mipprune.distributed.device import pick_device
-from mipprune.models.registry import build, load_weights, options_of
+from mipprune.models.registry import build, describe, load_weights, options_of
 from mipprune.runs import checkpoint
 from mipprune.runs.layout import LAST, PRUNED
 
@@ -37,7 +37,8 @@ class OpenedCheckpoint(NamedTuple):
 
 def check_fits(source: str | Path, network: nn.Module, data: Data) -> None:
     """Raise an InputError if a network, loaded from ``source``, is for other images or classes."""
-    classes, shape = network.architecture["classes"], tuple(network.architecture["shape"])
+    architecture = describe(network)
+    classes, shape = architecture["classes"], tuple(architecture["shape"])
     if (classes, shape) != (data.classes, data.shape):
         raise InputError(
             f"{source} does not fit data={data.name}: it is for {classes} classes of images "

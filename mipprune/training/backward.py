@@ -8,8 +8,9 @@ optimizer do to the weights stays outside: a few kernels over all parameters tog
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import nn
@@ -65,18 +66,31 @@ class Passes:
 
 
 class Backward:
-    """Fills the gradients from images and labels, pass by pass."""
+    """Fills the gradients from images and labels, pass by pass.
 
-    def __init__(self, passes: Passes, network: nn.Module, before: Callable | None = None):
+    Parameters
+    ----------
+    passes : Passes
+    network : nn.Module
+        In training mode when it is called.
+    before : callable, optional
+        As for :meth:`Passes.of`.
+    """
+
+    def __init__(
+        self, passes: Passes, network: nn.Module, before: Callable[[slice], None] | None = None
+    ) -> None:
         self.passes, self._before = passes, before
         self._parameters = list(network.parameters())
-        forward = torch.compile(network) if passes.compile and before is None else network
+        if passes.compile and before is None:
+            network = cast(nn.Module, torch.compile(network))
+        self._together: DistributedDataParallel | None = None
         if passes.ranks.world > 1:
             device = self._parameters[0].device
-            forward = DistributedDataParallel(
-                forward, device_ids=[device] if device.type == "cuda" else None
+            self._together = DistributedDataParallel(
+                network, device_ids=[device] if device.type == "cuda" else None
             )
-        self._forward = forward
+        self._forward = self._together or network
 
     def __call__(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """The gradients of the batch's mean loss; that loss, a scalar tensor, of this rank's part.
@@ -106,9 +120,9 @@ class Backward:
         for parameter in self._parameters:
             parameter.grad = None
 
-    def _communicating(self, last: bool):
+    def _communicating(self, last: bool) -> AbstractContextManager[None]:
         """Gradients go round once, with the last part."""
-        return nullcontext() if last or self.passes.ranks.world == 1 else self._forward.no_sync()
+        return nullcontext() if last or self._together is None else self._together.no_sync()
 
     def _loss(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         half = self.passes.precision == "bfloat16"
@@ -124,17 +138,19 @@ class Backward:
 class Captured(Backward):
     """The same as one CUDA graph, captured at the first batch of a size."""
 
-    def __init__(self, passes: Passes, network: nn.Module):
+    def __init__(self, passes: Passes, network: nn.Module) -> None:
         super().__init__(passes, network)
-        self._network, self._graph = network, None
+        self._network = network
+        self._graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """As :meth:`Backward.__call__`; the loss is overwritten by the next call."""
-        if self._graph is None or labels.shape != self._labels.shape:
-            self._capture(images, labels)
+        graph = self._graph
+        if graph is None or labels.shape != self._labels.shape:
+            graph = self._capture(images, labels)
         self._images.copy_(images)
         self._labels.copy_(labels)
-        self._graph.replay()
+        graph.replay()
         for parameter, gradient in zip(self._parameters, self._gradients, strict=True):
             parameter.grad = gradient  # what the graph writes to, whoever took it away
         return self._loss_out
@@ -145,7 +161,7 @@ class Captured(Backward):
         if grads:
             torch._foreach_zero_(grads)
 
-    def _capture(self, images: torch.Tensor, labels: torch.Tensor) -> None:
+    def _capture(self, images: torch.Tensor, labels: torch.Tensor) -> torch.cuda.CUDAGraph:
         self._images, self._labels = images.clone(), labels.clone()
         # passes in training mode move the BatchNorm statistics, and draw what is dropped out
         buffers = {name: b.clone() for name, b in self._network.named_buffers()}
@@ -156,12 +172,13 @@ class Captured(Backward):
             for _ in range(_WARM_UP):
                 super().__call__(self._images, self._labels)
         torch.cuda.current_stream().wait_stream(stream)
-        self._graph = torch.cuda.CUDAGraph()
+        self._graph = graph = torch.cuda.CUDAGraph()
         # other threads go on meanwhile: a DataLoader's pins memory
-        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             self._loss_out = super().__call__(self._images, self._labels)
         self._gradients = [parameter.grad for parameter in self._parameters]
         with torch.no_grad():
             for name, buffer in self._network.named_buffers():
                 buffer.copy_(buffers[name])
         torch.cuda.set_rng_state(random, images.device)
+        return graph

@@ -5,20 +5,27 @@ from __future__ import annotations
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.autograd.function import FunctionCtx
 
 
 class _Sum(torch.autograd.Function):
     """Sum over the ranks, of gradients too."""
 
     @staticmethod
-    def forward(context, tensor: torch.Tensor) -> torch.Tensor:
+    def forward(context: FunctionCtx, tensor: torch.Tensor) -> torch.Tensor:
         total = tensor.clone()
         dist.all_reduce(total)
         return total
 
     @staticmethod
-    def backward(context, gradient: torch.Tensor) -> torch.Tensor:
-        return _Sum.apply(gradient)
+    def backward(context: FunctionCtx, gradient: torch.Tensor) -> torch.Tensor:
+        return _sum(gradient)
+
+
+def _sum(tensor: torch.Tensor) -> torch.Tensor:
+    """Sum over the ranks, a tensor of the same shape."""
+    total: torch.Tensor = _Sum.apply(tensor)
+    return total
 
 
 class _Synchronised(nn.BatchNorm2d):
@@ -37,23 +44,36 @@ class _Synchronised(nn.BatchNorm2d):
         over = [axis for axis in range(input.dim()) if axis != 1]
         shape = [1, -1] + [1] * (input.dim() - 2)
         count = input.numel() // input.shape[1] * dist.get_world_size()
-        mean = _Sum.apply(input.sum(over)) / count
+        mean = _sum(input.sum(over)) / count
         centred = input - mean.view(shape)
-        variance = _Sum.apply(centred.square().sum(over)) / count
-        if self.track_running_stats:
-            self.num_batches_tracked.add_(1)
-            share = self.momentum
-            if share is None:  # cumulative average
-                share = 1.0 / float(self.num_batches_tracked)
+        variance = _sum(centred.square().sum(over)) / count
+        if self.running_mean is not None and self.running_var is not None:
+            share = self._share()
             with torch.no_grad():
                 self.running_mean.lerp_(mean, share)
                 self.running_var.lerp_(variance * (count / (count - 1)), share)
         scale = self.weight * torch.rsqrt(variance + self.eps)
         return centred * scale.view(shape) + self.bias.view(shape)
 
+    def _share(self) -> float:
+        """What this batch counts for in the running statistics; a mean of all without momentum."""
+        if self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+            if self.momentum is None:
+                return 1.0 / float(self.num_batches_tracked)
+        return self.momentum or 0.0
+
 
 def synchronise(network: nn.Module, device: torch.device) -> nn.Module:
-    """The network with every BatchNorm's statistics taken over all ranks, in place."""
+    """The network with every BatchNorm's statistics taken over all ranks, in place.
+
+    Parameters
+    ----------
+    network : nn.Module
+        Its parameters and buffers stay the same objects.
+    device : torch.device
+        That it is on: torch's own SyncBatchNorm is for GPUs.
+    """
     if device.type == "cuda":
         return nn.SyncBatchNorm.convert_sync_batchnorm(network)
     for module in list(network.modules()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -27,7 +28,7 @@ class Average:
         A copy that holds the means.
     """
 
-    def __init__(self, network: nn.Module, decay: float):
+    def __init__(self, network: nn.Module, decay: float) -> None:
         self.network = copy.deepcopy(network)
         self._decay, self._steps = decay, 0
         pairs = list(zip(_tensors(self.network), _tensors(network), strict=True))
@@ -66,6 +67,8 @@ def _tensors(network: nn.Module) -> list[torch.Tensor]:
     return [tensor.detach() for tensor in (*network.parameters(), *network.buffers())]
 
 
-def _split(pairs, floating: bool) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+def _split(
+    pairs: Sequence[tuple[torch.Tensor, torch.Tensor]], floating: bool
+) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     chosen = [pair for pair in pairs if pair[0].is_floating_point() == floating]
     return [mean for mean, _ in chosen], [now for _, now in chosen]

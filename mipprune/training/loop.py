@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
+from formulations.arrays import BoolArray
 from mipprune.config.schema import PhaseConfig
 from mipprune.data.mixup import mixed
 from mipprune.data.registry import Data
@@ -21,7 +22,14 @@ from mipprune.training.ema import Average
 
 
 def learning_rate(phase: PhaseConfig, step: int, total: int) -> float:
-    """Learning rate of a step (from 0) out of ``total`` in a phase."""
+    """Learning rate of a step in a phase.
+
+    Parameters
+    ----------
+    phase : PhaseConfig
+    step, total : int
+        The step's number, from 0, and how many the phase has.
+    """
     if step < phase.warmup:
         return phase.lr * (step + 1) / phase.warmup
     done = step / max(1, total)
@@ -57,20 +65,53 @@ class Subject:
         optimizer: torch.optim.Optimizer,
         passes: Passes,
         *,
-        method: Method | None = None,
+        method: Method[Any] | None = None,
         masks: Masks | None = None,
         average: Average | None = None,
-        remove: Callable[[np.ndarray], None] | None = None,
-    ):
+        remove: Callable[[BoolArray], None] | None = None,
+    ) -> None:
         self.optimizer, self._passes = optimizer, passes
-        self.method, self.masks, self.average, self.remove = method, masks, average, remove
+        self.method, self.masks, self.average, self._remove = method, masks, average, remove
         self.replace(network)
 
     def replace(self, network: nn.Module) -> None:
         """Go on with another network, whose weights the optimizer has."""
-        self.network = network
-        gated = self.method is not None and self.method.changes_forward
-        self.gradients = self._passes.of(network, self.method.before_pass if gated else None)
+        self.network, method = network, self.method
+        gated = method is not None and method.changes_forward
+        self.gradients = self._passes.of(network, method.before_pass if method and gated else None)
+
+    def step(self, images: torch.Tensor, labels: torch.Tensor, lr: float) -> torch.Tensor:
+        """One training step; the mean loss of the images, before it.
+
+        Parameters
+        ----------
+        images, labels : Tensor
+            This rank's part of the batch, as for :meth:`Backward.__call__`.
+        lr : float
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        if self.method:
+            self.method.before_step()
+        loss = self.gradients(images, labels)
+        if self.method:
+            self.method.after_backward()
+        self.optimizer.step()
+        if self.masks:
+            self.masks.apply_()
+        if self.method:
+            self.method.after_step(lr)
+        return loss
+
+    def adapt(self, times: int) -> None:
+        """Let the method adapt itself so many times, and remove what it gives up for good."""
+        if self.method is None or times == 0:
+            return
+        for _ in range(times):
+            self.method.adapt()
+        kept = self.method.survivors()
+        if kept is not None and self._remove is not None:
+            self._remove(kept)
 
 
 @dataclass(frozen=True)
@@ -107,7 +148,23 @@ def train_epoch(
     """The rest of an epoch, shorter if the method is done; the place at its end.
 
     The order and the augmentation of an epoch follow from (seed, epoch) alone, so that a resumed
-    run sees the same images. ``watch`` is called after every step, and may raise to stop.
+    run sees the same images.
+
+    Parameters
+    ----------
+    subject : Subject
+    data : Data
+    phase : PhaseConfig
+    place : Place
+        Where to begin.
+    batch : int
+        Images of a step, of all ranks together.
+    mixup : float
+        Of :func:`mipprune.data.mixup.mixed`; 0: images are not mixed.
+    seed : int
+    ranks : Ranks
+    watch : callable
+        Told of the place after every step; may raise to stop.
     """
     steps, method = data.steps(batch), subject.method
     total = steps * phase.epochs
@@ -119,25 +176,8 @@ def train_epoch(
         batches = mixed(batches, data.classes, mixup, seed, place.epoch, place.step)
     for images, labels in batches:
         step = place.epoch * steps + place.step
-        lr = learning_rate(phase, step, total)
-        for group in subject.optimizer.param_groups:
-            group["lr"] = lr
-        if method:
-            method.before_step()
-        loss = subject.gradients(images, labels)
-        if method:
-            method.after_backward()
-        subject.optimizer.step()
-        if subject.masks:
-            subject.masks.apply_()
-        if method:
-            method.after_step(lr)
-            adaptations = (step + 1) * ADAPTATIONS // total - step * ADAPTATIONS // total
-            for _ in range(adaptations):
-                method.adapt()
-            kept = method.survivors() if adaptations else None
-            if kept is not None:
-                subject.remove(kept)
+        loss = subject.step(images, labels, learning_rate(phase, step, total))
+        subject.adapt((step + 1) * ADAPTATIONS // total - step * ADAPTATIONS // total)
         if subject.average:
             subject.average.update()
         place = replace(place, step=place.step + 1, loss=place.loss + loss)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import NoReturn
 
 import torch
@@ -19,23 +20,37 @@ from mipprune.distributed.ranks import Ranks
 from mipprune.training.loop import Place, Subject
 
 
-def _steps_between_looks(ranks: Ranks, device: torch.device) -> int:
+def steps_between_looks(ranks: Ranks, device: torch.device) -> int:
     """More than one where a look costs something: on a GPU, or with other processes."""
     return 1 if ranks.world == 1 and device.type == "cpu" else 20
 
 
-class Stopped(RuntimeError):
-    """The run was asked to stop by a signal, and has saved where it is."""
+class Interrupted(RuntimeError):
+    """The run was asked to stop by a signal, and has saved where it is.
 
-    def __init__(self, number: int, place: str):
+    Attributes
+    ----------
+    signal : int
+        Number of the signal.
+    """
+
+    def __init__(self, number: int, place: str) -> None:
         self.signal = number
         super().__init__(f"stopped by {signal.Signals(number).name} at {place}")
 
 
 class Diverged(RuntimeError):
-    """Loss or weights are not finite."""
+    """Loss or weights are not finite.
 
-    def __init__(self, place: Place, where: str = ""):
+    Attributes
+    ----------
+    place : Place
+        The step after which it was seen.
+    where : str
+        What is not finite, if that is known.
+    """
+
+    def __init__(self, place: Place, where: str = "") -> None:
         self.place, self.where = place, where
         super().__init__(where)
 
@@ -45,27 +60,31 @@ class Guard:
 
     Parameters
     ----------
-    every : int
-        Steps of an epoch between two checkpoints; 0: none within an epoch.
     ranks : Ranks
     device : torch.device
     advance : callable
-        Told of every step.
+        Told of every step, and of the epoch's mean loss so far, where it was looked at.
     save : callable
         Saves the run at a place.
+    save_every : int
+        Steps of an epoch between two checkpoints; 0: none within an epoch.
+    look_every : int
+        Steps between two looks at the loss and at signals.
     """
 
     def __init__(
         self,
-        every: int,
         ranks: Ranks,
         device: torch.device,
-        advance: Callable[[Place], None],
+        advance: Callable[[Place, float | None], None],
         save: Callable[[Place], None],
-    ):
-        self._every, self._ranks, self._device = every, ranks, device
+        *,
+        save_every: int,
+        look_every: int,
+    ) -> None:
+        self._ranks, self._device = ranks, device
         self._advance, self._save = advance, save
-        self._look = _steps_between_looks(ranks, device)
+        self._save_every, self._look_every = save_every, look_every
         self._signal: int | None = None
 
     def __call__(self, place: Place, subject: Subject) -> None:
@@ -75,12 +94,12 @@ class Guard:
         ------
         Diverged
             If the loss has not been finite.
-        Stopped
+        Interrupted
             After a signal; the run is saved.
         """
-        look = place.step % self._look == 0
+        look = place.step % self._look_every == 0
         self._advance(place, float(place.loss) / place.step if look else None)
-        due = self._every > 0 and place.step % self._every == 0
+        due = self._save_every > 0 and place.step % self._save_every == 0
         if not (look or due):
             return
         self.check(place, subject.network, weights=due)
@@ -97,17 +116,22 @@ class Guard:
 
         Raises
         ------
-        Stopped
+        Interrupted
             After a signal.
         """
         if self._ranks.any(self._signal is not None, self._device):
             self._stop(place)
 
     def _stop(self, place: Place) -> NoReturn:
-        raise Stopped(self._signal or signal.SIGTERM, describe(place))
+        raise Interrupted(self._signal or signal.SIGTERM, describe(place))
 
     def check(self, place: Place, network: nn.Module, weights: bool) -> None:
-        """Raise if the loss, or the weights, are not finite on some rank."""
+        """Raise if the loss, or the weights if asked for, are not finite on some rank.
+
+        Raises
+        ------
+        Diverged
+        """
         bad = not bool(torch.isfinite(torch.as_tensor(place.loss)))
         bad = bad or (weights and not finite(network))
         if self._ranks.any(bad, self._device):
@@ -119,9 +143,9 @@ class Guard:
         if threading.current_thread() is not threading.main_thread():
             yield  # signals are the main thread's
             return
-        before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
+        before = {int(n): signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
 
-        def note(number, frame):
+        def note(number: int, frame: FrameType | None) -> None:
             self._signal = number
             signal.signal(number, before[number])
 
@@ -134,14 +158,14 @@ class Guard:
                 signal.signal(number, handler)
 
 
-class Search:
+class NonFiniteSearch:
     """Called after every step of a replay: finds the first one, and its layer, with such a number.
 
     The layer is the first in the forward pass whose output is not finite though its inputs are;
     else the first with such a gradient or, after the step, such weights.
     """
 
-    def __init__(self, network: nn.Module):
+    def __init__(self, network: nn.Module) -> None:
         self._found: str | None = None
         self._hooks = [
             module.register_forward_hook(self._look(name))
@@ -150,12 +174,12 @@ class Search:
         ]
         self._hooks.append(network.register_forward_pre_hook(self._look_at_images))
 
-    def _look_at_images(self, network, inputs):
+    def _look_at_images(self, network: nn.Module, inputs: tuple[object, ...]) -> None:
         if self._found is None and not _all_finite(inputs):
             self._found = "a number in the images"
 
-    def _look(self, name: str):
-        def hook(module, inputs, output):
+    def _look(self, name: str) -> Callable[[nn.Module, tuple[object, ...], object], None]:
+        def hook(module: nn.Module, inputs: tuple[object, ...], output: object) -> None:
             if self._found is None and not _all_finite([output]) and _all_finite(inputs):
                 bad = "weights" if not finite(module) else "output"
                 self._found = f"the {bad} of {name}"
@@ -171,10 +195,11 @@ class Search:
             At the first number that is not finite, saying where.
         """
         found = self._found
-        for what, of in (("gradient", lambda p: p.grad), ("weights", lambda p: p)):
-            for name, parameter in subject.network.named_parameters():
-                if found is None and not _all_finite([of(parameter)]):
-                    found = f"the {what} of {name.rpartition('.')[0] or name}"
+        parameters = list(subject.network.named_parameters())
+        gradients = [("gradient", name, parameter.grad) for name, parameter in parameters]
+        for what, name, tensor in (*gradients, *(("weights", *pair) for pair in parameters)):
+            if found is None and not _all_finite([tensor]):
+                found = f"the {what} of {name.rpartition('.')[0] or name}"
         if found is None and not _all_finite([torch.as_tensor(place.loss)]):
             found = "the loss"
         if found:
@@ -196,7 +221,8 @@ def describe(place: Place) -> str:
     return f"step {place.step} of epoch {place.epoch + 1} ({place.phase})"
 
 
-def _all_finite(tensors) -> bool:
-    tensors = [t.detach() for t in tensors if torch.is_tensor(t) and t.is_floating_point()]
+def _all_finite(values: Iterable[object]) -> bool:
+    """Whether no tensor among the values holds a number that is not finite."""
+    tensors = [v.detach() for v in values if isinstance(v, torch.Tensor) and v.is_floating_point()]
     norms = [t.abs().amax() for t in tensors if t.numel()]
     return not norms or bool(torch.isfinite(torch.stack(norms)).all())

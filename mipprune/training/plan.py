@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -74,7 +75,7 @@ def _memory(run: Run) -> dict[str, int]:
     }
 
 
-def _outputs(network: nn.Module, shape: tuple[int, int, int]) -> int:
+def _outputs(network: nn.Module, shape: Sequence[int]) -> int:
     """Numbers that the layers of a network put out for one image."""
     sizes: list[int] = []
     leaves = [module for module in network.modules() if not list(module.children())]

@@ -12,30 +12,64 @@ needs to go on anywhere in them.
 from __future__ import annotations
 
 import time
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import nn
 
+from formulations.arrays import BoolArray
 from mipprune.config.schema import PhaseConfig
 from mipprune.config.train import Config
 from mipprune.distributed.ranks import Ranks, join_ranks
 from mipprune.measures.network import accuracy, count, measure
+from mipprune.runs import checkpoint
 from mipprune.runs.folder import RunFolder
+from mipprune.runs.layout import DENSE, PRUNED, REGULARIZED
+from mipprune.runs.result import TrainResult
 from mipprune.structure.cost import Cost
 from mipprune.structure.groups import find_groups
 from mipprune.structure.links import Masks, masks_of, sparsity
 from mipprune.structure.removal import Removal, prune_groups, prune_optimizer, recalibrate
 from mipprune.training import state
-from mipprune.training.loop import Place, train_epoch
-from mipprune.training.monitor import Diverged, Guard, Search, describe
-from mipprune.training.progress import Progress, Silent
+from mipprune.training.loop import Place, Subject, train_epoch
+from mipprune.training.monitor import (
+    Diverged,
+    Guard,
+    NonFiniteSearch,
+    describe,
+    steps_between_looks,
+)
+from mipprune.training.progress import LOG, NoProgress, Progress, RunProgress
 from mipprune.training.setup import PHASES, Setup
 
 
-def train(config: Config, resume: bool = False) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Hooks:
+    """What a caller wants to be told of on a run's way; it may raise to end the run there.
+
+    Attributes
+    ----------
+    after_step : callable
+        Told of the place and of what is trained after every training step, before anything looks
+        at either.
+    after_save : callable
+        Told of the run after every checkpoint of its state.
+    look_every : int or None
+        Steps between two looks at the loss and at signals; None: as many as cost nothing.
+    """
+
+    after_step: Callable[[Place, Subject], None] = lambda place, subject: None
+    after_save: Callable[[Run], None] = lambda run: None
+    look_every: int | None = None
+
+
+_NO_HOOKS = Hooks()
+
+
+def train(config: Config, resume: bool = False, hooks: Hooks = _NO_HOOKS) -> TrainResult:
     """Train and prune as configured; the content of ``result.json``.
 
     Parameters
@@ -44,12 +78,13 @@ def train(config: Config, resume: bool = False) -> dict[str, Any]:
     resume : bool
         Go on with the run of this name from its last checkpoint. Processes that torchrun starts
         anew after a failure do so by themselves.
+    hooks : Hooks, optional
 
     Raises
     ------
     InputError
         For every wrong input, before anything is written.
-    Stopped
+    Interrupted
         After SIGTERM or SIGINT, with the run saved where it was.
     RuntimeError
         If training diverges, or the disk is full; the run's last checkpoint is intact.
@@ -57,7 +92,58 @@ def train(config: Config, resume: bool = False) -> dict[str, Any]:
     ranks = join_ranks(config.device)
     folder = RunFolder(config, ranks)
     resume = folder.claim(resume)
-    return Run(config, folder, ranks, resume).execute()
+    return Run(config, folder, ranks, resume, hooks).execute()
+
+
+def finetune(
+    network: Path,
+    epochs: int,
+    *,
+    name: str,
+    runs: str = "runs",
+    seed: int = 0,
+    device: str = "auto",
+    batch: int = 128,
+    lr: float = 0.01,
+) -> TrainResult:
+    """Train a checkpoint's network on as it is, a run of its own: nothing is pruned.
+
+    The result says so by method ``none``; its ``dense`` is the network before, its ``pruned`` the
+    network after.
+
+    Parameters
+    ----------
+    network : Path
+        A checkpoint that names the data that it was trained on.
+    epochs : int
+    name, runs : str
+        Of the run, and of the folder in which its folder is made.
+    seed : int
+    device : str
+    batch : int
+        Images of a step.
+    lr : float
+        Learning rate at the start; it falls by a cosine.
+
+    Raises
+    ------
+    InputError, Interrupted, RuntimeError
+        As :func:`train`.
+    """
+    _, data = checkpoint.load(network)
+    settings = {
+        "name": name,
+        "runs": runs,
+        "seed": seed,
+        "device": device,
+        "init": str(network),
+        "recalibrate": 0,
+        "data": {**data, "batch": batch},
+        "method": {"name": "none"},
+        "regularize": {"epochs": 0},
+        "finetune": {"epochs": epochs, "lr": lr},
+    }
+    return train(Config.model_validate(settings))
 
 
 class Run:
@@ -70,10 +156,34 @@ class Run:
     ranks : Ranks
     resume : bool
         Whether :meth:`execute` goes on with what the folder holds.
+    hooks : Hooks, optional
+
+    Attributes
+    ----------
+    setup : Setup
+    data : Data
+    network : nn.Module
+        At its first weights.
+    groups : Groups
+    cost : Cost or LinkCost
+        Of what is trained, as it is now.
+    method : Method
+    subject : Subject
+        What is trained now.
+    place : Place
+        Of the last checkpoint, or where the run begins.
     """
 
-    def __init__(self, config: Config, folder: RunFolder, ranks: Ranks, resume: bool = False):
+    def __init__(
+        self,
+        config: Config,
+        folder: RunFolder,
+        ranks: Ranks,
+        resume: bool = False,
+        hooks: Hooks = _NO_HOOKS,
+    ) -> None:
         self.config, self.folder, self.ranks, self.resume = config, folder, ranks, resume
+        self.hooks = hooks
         self.setup = Setup(config, ranks)
         self.data = self.setup.data
         self.network = self.setup.network()
@@ -85,22 +195,22 @@ class Run:
         self.facts: dict[str, Any] = {"layers": {n: len(g) for n, g in self.groups.layers.items()}}
         self.dense: dict[str, Any] = {}
 
-    def execute(self) -> dict[str, Any]:
-        """Run all that is left; the result."""
+    def execute(self) -> TrainResult:
+        """Run all that is left; the result. Errors are those of :func:`train`."""
         self.started = time.perf_counter()
         # weights on their way to zero pass through numbers with which a CPU is 100 times slower
         torch.set_flush_denormal(True)
         torch.backends.cudnn.benchmark = True
-        progress = Progress if self.ranks.first else Silent
+        look_every = self.hooks.look_every or steps_between_looks(self.ranks, self.setup.device)
         try:
-            steps = self.setup.epochs() * self.setup.steps
-            with progress(self.folder.path, steps, self.config.data.batch) as self.progress:
+            with self._make_progress() as self.progress:
                 self.guard = Guard(
-                    self.config.checkpoint_steps,
                     self.ranks,
                     self.setup.device,
                     self.progress.advance,
                     self._save,
+                    save_every=self.config.checkpoint_steps,
+                    look_every=look_every,
                 )
                 with self.guard.listening():
                     return self._execute()
@@ -111,11 +221,17 @@ class Run:
         finally:
             torch.set_flush_denormal(False)
 
-    def _execute(self) -> dict[str, Any]:
+    def _make_progress(self) -> Progress:
+        if not self.ranks.first:
+            return NoProgress()
+        steps, log = self.setup.epochs() * self.setup.steps, {**LOG, **self.method.LOG}
+        return RunProgress(self.folder.layout, log, steps, self.config.data.batch)
+
+    def _execute(self) -> TrainResult:
         if self.resume:
             self._restore()
         else:
-            self.folder.make()
+            self.folder.make(self.method.LOG)
             self._enter(PHASES[0])
         for phase in PHASES[PHASES.index(self.place.phase) :]:
             if phase != self.place.phase:
@@ -149,15 +265,14 @@ class Run:
 
     def _attach(self, network: nn.Module) -> None:
         """The method on the network, as it is now."""
-        self.subject = self.setup.regularized(
+        self.subject, self.method = self.setup.regularized(
             *(network, self.groups, self.cost, self._remove_on_the_way, self.resume)
         )
-        self.method = self.subject.method
 
     def _measure_dense(self, network: nn.Module) -> None:
-        size = self._save_model("dense", network)
-        self.dense = measure(network, self.data, size, ranks=self.ranks)
-        self.progress.say(phase="dense", epoch=0, **self.dense)
+        size = self._save_model(DENSE, network)
+        self.dense = dict(measure(network, self.data, size, ranks=self.ranks))
+        self.progress.record(phase="dense", epoch=0, **self.dense)
 
     def _train_phase(self, phase: PhaseConfig) -> None:
         while self.place.epoch < phase.epochs and not (
@@ -173,7 +288,7 @@ class Run:
                 self.ranks.align(seen)
             seconds = time.perf_counter() - start
             images = (place.step - before) * self.config.data.batch
-            self.progress.say(
+            self.progress.record(
                 phase=place.phase,
                 epoch=place.epoch + 1,
                 loss=self._mean_loss(place) / place.step,
@@ -184,7 +299,11 @@ class Run:
             self._save(Place(place.phase, place.epoch + 1))
             self.guard.heed(self.place)
 
-    def _epoch(self, phase: PhaseConfig, watch) -> Place:
+    def _epoch(self, phase: PhaseConfig, watch: Callable[[Place, Subject], None]) -> Place:
+        def watched(place: Place, subject: Subject) -> None:
+            self.hooks.after_step(place, subject)
+            watch(place, subject)
+
         return train_epoch(
             self.subject,
             self.data,
@@ -194,14 +313,14 @@ class Run:
             mixup=self.config.data.mixup,
             seed=self.config.seed,
             ranks=self.ranks,
-            watch=watch,
+            watch=watched,
         )
 
     def _remove(self) -> None:
         """What the method gives up goes, and the method with it."""
         before = accuracy(self.subject.network, self.data, self.ranks)
-        self._save_model("regularized", self.subject.network)
-        kept = self.ranks.of_first(self.method.select(), self.setup.device)
+        self._save_model(REGULARIZED, self.subject.network)
+        kept = self.ranks.mask_of_first(self.method.select(), self.setup.device)
         facts = self.method.facts()
         masks = None
         if self.config.granularity == "link":
@@ -228,14 +347,14 @@ class Run:
             **facts,
         }
         size = count(network, self.data.shape, self.setup.sparse)
-        self.progress.say(
+        self.progress.record(
             phase="remove",
             epoch=0,
             accuracy=self.facts["accuracy_removed"],
             **{f"kept_{unit}": size[unit] / self.dense[unit] for unit in size},
         )
 
-    def _shrink(self, kept: np.ndarray) -> np.ndarray:
+    def _shrink(self, kept: BoolArray) -> BoolArray:
         """Physical removal: network, optimizer and groups get smaller."""
         network = self.subject.network
         kept = self.groups.settle(kept)
@@ -246,20 +365,24 @@ class Run:
         self.subject.network = smaller
         return kept
 
-    def _remove_on_the_way(self, kept: np.ndarray) -> None:
-        kept = self._shrink(self.ranks.of_first(kept, self.setup.device))
+    def _remove_on_the_way(self, kept: BoolArray) -> None:
+        kept = self._shrink(self.ranks.mask_of_first(kept, self.setup.device))
         network = self.subject.network
         self.cost = Cost(network, self.groups, self.data.shape)
         network = self.setup.synchronised(network)
         self.method.follow(self.setup.task(network, self.groups, self.cost, self.resume), kept)
         self.subject.replace(network)
 
-    def _finish(self) -> dict[str, Any]:
+    def _finish(self) -> TrainResult:
         network = self.subject.network
-        size = self._save_model("pruned", network)
+        size = self._save_model(PRUNED, network)
         pruned = measure(network, self.data, size, self.setup.sparse, self.ranks)
         target = self.config.budget.target()
-        result = {
+        kept = {
+            "macs": pruned["macs"] / self.dense["macs"],
+            "params": pruned["params"] / self.dense["params"],
+        }
+        found = {
             "dense": self.dense,
             "pruned": pruned,
             "method": self.config.method.name,
@@ -267,11 +390,12 @@ class Run:
             "seed": self.config.seed,
             "seconds": self._elapsed(),
             "budget": dict([target]) if target else None,
-            "kept": {unit: pruned[unit] / self.dense[unit] for unit in ("macs", "params")},
+            "kept": kept,
             "device": self.setup.device_name(),
             "folder": str(self.folder.path),
             **self.facts,
         }
+        result = cast(TrainResult, found)  # and beside it, what the method says of itself
         self.folder.write_result(result)
         self.ranks.barrier()
         return result
@@ -282,7 +406,7 @@ class Run:
     # ---- saving and resuming --------------------------------------------------------------------
 
     def _save_model(self, name: str, network: nn.Module) -> int:
-        zeros = sparsity(network) if self.setup.sparse and name == "pruned" else None
+        zeros = sparsity(network) if self.setup.sparse and name == PRUNED else None
         return self.folder.save_model(name, network, zeros)
 
     def _save(self, place: Place) -> None:
@@ -305,6 +429,7 @@ class Run:
                 **plain,
             },
         )
+        self.hooks.after_save(self)
 
     def _mean_loss(self, place: Place) -> float:
         return float(
@@ -330,17 +455,17 @@ class Run:
             state.unpack(self.subject, tensors, plain)
         done = self.setup.epochs(PHASES[: PHASES.index(self.place.phase)]) + self.place.epoch
         steps = self.setup.steps
-        self.progress.go_on(plain["progress"], done * steps + self.place.step)
-        self.progress.say(phase="resume", epoch=self.place.epoch)
+        self.progress.restore(plain["progress"], done * steps + self.place.step)
+        self.progress.record(phase="resume", epoch=self.place.epoch)
 
     def _diagnosis(self, error: Diverged) -> RuntimeError:
         """Which step and layer it was: found by a replay from the last checkpoint."""
         self.resume = True
         self.setup.eager()  # a search looks at numbers in between: a CUDA graph has no in between
-        self.progress = Silent(self.folder.path, 0, 0)
+        self.progress = NoProgress()
         self._restore()
         good, phase = describe(self.place), self.setup.schedule(self.place.phase)
-        search = Search(self.subject.network)
+        search = NonFiniteSearch(self.subject.network)
         try:
             self._epoch(phase, search)
         except Diverged as found:

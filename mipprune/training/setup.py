@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
+from formulations.arrays import BoolArray
 from formulations.errors import InputError
 from mipprune.config.schema import PhaseConfig
 from mipprune.config.train import Config
 from mipprune.data.registry import Data, load
 from mipprune.distributed.device import pick_device
 from mipprune.distributed.ranks import Ranks
-from mipprune.methods.registry import Task, create
+from mipprune.methods.registry import Method, Task, create
 from mipprune.runs.networks import make_network
 from mipprune.structure.cost import Cost
 from mipprune.structure.groups import Groups
-from mipprune.structure.links import Masks
+from mipprune.structure.links import LinkCost, Masks
 from mipprune.structure.scope import find_structure
 from mipprune.training.backward import Passes
 from mipprune.training.batchnorm import synchronise
@@ -45,7 +46,7 @@ class Setup:
         If the data cannot be had, or a batch cannot be divided among the processes.
     """
 
-    def __init__(self, config: Config, ranks: Ranks, data: Data | None = None):
+    def __init__(self, config: Config, ranks: Ranks, data: Data | None = None) -> None:
         self.config, self.ranks = config, ranks
         self.device = pick_device(config.device)
         self.data = data or load(**config.data.source(), device=self.device)
@@ -75,19 +76,31 @@ class Setup:
     # ---- how long -----------------------------------------------------------------------------
 
     def schedule(self, phase: str) -> PhaseConfig:
-        """Length and learning rates. The reference's: those of the regularize phase where it is
-        the only one, else of the shape of the fine-tune schedule, from the first phase's rate.
+        """Length and learning rates.
+
+        The reference's: those of the regularize phase where it is the only one, else of the shape
+        of the fine-tune schedule, from the first phase's rate.
         """
         config = self.config
-        if phase != "reference":
-            return getattr(config, phase)
+        configured = {
+            "pretrain": config.pretrain,
+            "regularize": config.regularize,
+            "finetune": config.finetune,
+        }
+        if phase in configured:
+            return configured[phase]
         if not config.reference or config.init:
             return PhaseConfig(epochs=0)
         first = config.pretrain if config.pretrain.epochs else config.regularize
         last = config.finetune if config.finetune.epochs else config.regularize
         epochs = config.pretrain.epochs + config.regularize.epochs + config.finetune.epochs
-        shape = {"schedule": last.schedule, "milestones": last.milestones}
-        return PhaseConfig(epochs=epochs, lr=first.lr, warmup=first.warmup, **shape)
+        return PhaseConfig(
+            epochs=epochs,
+            lr=first.lr,
+            schedule=last.schedule,
+            milestones=last.milestones,
+            warmup=first.warmup,
+        )
 
     def epochs(self, phases: tuple[str, ...] = PHASES) -> int:
         """Of some phases together."""
@@ -117,9 +130,11 @@ class Setup:
 
     def on_device(self, network: nn.Module) -> nn.Module:
         """In the memory format that its convolutions are fastest in."""
-        return network.to(self.device, memory_format=torch.channels_last)
+        # torch's type hints of Module.to leave this argument out
+        layout: Any = {"memory_format": torch.channels_last}
+        return network.to(self.device, **layout)
 
-    def structure(self, network: nn.Module) -> tuple[Groups, Cost]:
+    def structure(self, network: nn.Module) -> tuple[Groups, Cost | LinkCost]:
         """Its groups and their cost."""
         config = self.config
         return find_structure(network, self.data.shape, config.granularity, config.protect)
@@ -132,8 +147,18 @@ class Setup:
 
     # ---- what is trained ------------------------------------------------------------------------
 
-    def task(self, network: nn.Module, groups: Groups, cost: Cost, resumed: bool = False) -> Task:
-        """What a method is told of the run."""
+    def task(
+        self, network: nn.Module, groups: Groups, cost: Cost | LinkCost, resumed: bool = False
+    ) -> Task:
+        """What a method is told of the run.
+
+        Parameters
+        ----------
+        network, groups, cost
+            As they are now.
+        resumed : bool
+            Whether the run goes on.
+        """
         config = self.config
         return Task(
             network,
@@ -155,16 +180,16 @@ class Setup:
         self,
         network: nn.Module,
         groups: Groups,
-        cost: Cost,
-        remove: Callable[[np.ndarray], None],
+        cost: Cost | LinkCost,
+        remove: Callable[[BoolArray], None],
         resumed: bool = False,
-    ) -> Subject:
-        """A network with the method; ``remove`` as for :class:`Subject`."""
+    ) -> tuple[Subject, Method[Any]]:
+        """A network with the method, and the method; ``remove`` as for :class:`Subject`."""
         network = self.synchronised(network)  # first: a method may hook into its modules
         method = create(self.config.method, self.task(network, groups, cost, resumed))
         own = method.optimizer(network.parameters())
         optimizer = self._sgd(network) if own is None else own
-        return Subject(network, optimizer, self._passes, method=method, remove=remove)
+        return Subject(network, optimizer, self._passes, method=method, remove=remove), method
 
     def plain(
         self,
@@ -172,7 +197,16 @@ class Setup:
         optimizer: torch.optim.SGD | None = None,
         masks: Masks | None = None,
     ) -> Subject:
-        """A network without the method; a new optimizer if none is given."""
+        """A network without the method; a new optimizer if none is given.
+
+        Parameters
+        ----------
+        network : nn.Module
+        optimizer : torch.optim.SGD, optional
+            To go on with, its state kept.
+        masks : Masks, optional
+            Zeros that stay zeros.
+        """
         network = self.synchronised(network)
         decay = self.config.optimizer.ema
         return Subject(

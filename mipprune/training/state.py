@@ -1,5 +1,6 @@
-"""What ``last/`` holds beside the network: optimizer, method, masks, averaged weights and random
-numbers, as tensors and JSON.
+"""The state of a training beside the network, as tensors and JSON.
+
+Optimizer, method, masks, averaged weights and random numbers.
 """
 
 from __future__ import annotations
@@ -13,9 +14,27 @@ from mipprune.structure.links import Masks
 from mipprune.training.loop import Subject
 
 
-def pack(subject: Subject, method: Mapping[str, Any]) -> tuple[dict[str, torch.Tensor], dict]:
-    """The tensors, by ``part/…/name``, and the plain values of a subject and its method's state."""
-    names = {parameter: name for name, parameter in subject.network.named_parameters()}
+def pack(
+    subject: Subject, method: Mapping[str, Any]
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Take the state out of what is trained.
+
+    Parameters
+    ----------
+    subject : Subject
+    method : mapping
+        The method's :meth:`~mipprune.methods.base.Method.state_dict`, empty without one.
+
+    Returns
+    -------
+    tensors : dict
+        By ``part/…/name``.
+    plain : dict
+        The plain values.
+    """
+    names: dict[torch.Tensor, str] = {
+        parameter: name for name, parameter in subject.network.named_parameters()
+    }
     tensors = {
         f"optimizer/{key}/{names[parameter]}": value
         for parameter, entries in subject.optimizer.state.items()
@@ -41,9 +60,19 @@ def pack(subject: Subject, method: Mapping[str, Any]) -> tuple[dict[str, torch.T
 def unpack(
     subject: Subject, tensors: Mapping[str, torch.Tensor], plain: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Put all of :func:`pack` but the method's state into a subject; the method's state."""
+    """Put all of :func:`pack` but the method's state into a subject; the method's state.
+
+    Parameters
+    ----------
+    subject : Subject
+        Like the one that was packed: with an average if that had one.
+    tensors, plain : mappings
+        What :func:`pack` returned.
+    """
     parameters = dict(subject.network.named_parameters())
-    method, keep, average = dict(plain["method"]), {}, {}
+    method: dict[str, Any] = dict(plain["method"])
+    keep: dict[str, torch.Tensor] = {}
+    average: dict[str, torch.Tensor] = {}
     for path, tensor in tensors.items():
         part, _, rest = path.partition("/")
         if part == "optimizer":
@@ -63,7 +92,7 @@ def unpack(
         group.update(plain["optimizer"])
     if keep:
         subject.masks = Masks(subject.network, keep)
-    if average:
+    if average and subject.average:
         subject.average.load_state_dict(average)
     return method
 

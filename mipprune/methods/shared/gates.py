@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from mipprune.structure.cost import Cost
 from mipprune.structure.groups import Groups, module_of
@@ -33,13 +34,13 @@ class Gates:
         What the images of the next step are multiplied by; its gradient is ∂L/∂ξ.
     """
 
-    def __init__(self, network: nn.Module, groups: Groups, units: bool, blocks: bool):
+    def __init__(self, network: nn.Module, groups: Groups, units: bool, blocks: bool) -> None:
         device = next(network.parameters()).device
         branches = list(groups.branches.values()) if blocks else []
         self.units = groups.count if units else 0
         self.theta = torch.ones(self.units + len(branches), device=device)
         self.values = self.theta[None]
-        self._hooks = []
+        self._hooks: list[RemovableHandle] = []
         if units:
             for member in groups.members:
                 if member.role == "consumer":
@@ -50,14 +51,14 @@ class Gates:
             end = network.get_submodule(branch[-1])
             self._hooks.append(self._gate_output(end, torch.tensor([number], device=device)))
 
-    def _gate_input(self, module: nn.Module, index: torch.Tensor):
-        def hook(module, inputs):
+    def _gate_input(self, module: nn.Module, index: torch.Tensor) -> RemovableHandle:
+        def hook(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
             return (inputs[0] * self._factor(module, inputs[0], index),)
 
         return module.register_forward_pre_hook(hook)
 
-    def _gate_output(self, module: nn.Module, index: torch.Tensor):
-        def hook(module, inputs, output):
+    def _gate_output(self, module: nn.Module, index: torch.Tensor) -> RemovableHandle:
+        def hook(module: nn.Module, inputs: object, output: torch.Tensor) -> torch.Tensor:
             return output * self._factor(module, output, index)
 
         return module.register_forward_hook(hook)
@@ -106,7 +107,7 @@ class ExpectedCost:
         The cost that counts as 1.
     """
 
-    def __init__(self, cost: Cost, unit: str, dense: int):
+    def __init__(self, cost: Cost, unit: str, dense: int) -> None:
         quantity, groups = cost.quantity(unit), cost.groups
         self._coefficient = torch.from_numpy(quantity.coefficient / dense).double()
         self._fixed = [
@@ -116,8 +117,8 @@ class ExpectedCost:
             torch.from_numpy(o).double() for o in (quantity.owned_rows, quantity.owned_columns)
         ]
         # where one group is on both sides of a layer, its gate is squared
-        self._both = (self._owned[0] * self._owned[1]).sum(dim=1)
-        self._both = self._owned[0] * self._owned[1] if bool(self._both.any()) else None
+        both = self._owned[0] * self._owned[1]
+        self._both = both if bool(both.sum(dim=1).any()) else None
         modules = cost.modules(unit)
         self._branch = torch.tensor(
             [

@@ -7,18 +7,20 @@ the mean. Single weights are scored as in the papers that introduced each score.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
+from formulations.arrays import FloatArray
 from formulations.errors import InputError
 from mipprune.methods.base import Task
 from mipprune.structure.tracing import coupled_layers
 
 
-def group_importance(task: Task, importance: Any) -> np.ndarray:
+def group_importance(task: Task, importance: Any) -> FloatArray:
     """Scores of every group by one of ``torch_pruning.importance``'s classes, (groups,).
 
     Parameters
@@ -43,7 +45,7 @@ def group_importance(task: Task, importance: Any) -> np.ndarray:
     return total / seen
 
 
-def link_values(task: Task, value) -> np.ndarray:
+def link_values(task: Task, value: Callable[[torch.Tensor], torch.Tensor]) -> FloatArray:
     """``value(weight)`` of every single weight, (groups,), a tensor of the weight's shape."""
     parameters = task.parameters
     parts = [value(parameters[m.tensor]).detach().flatten() for m in task.groups.members]

@@ -14,10 +14,10 @@ from mipprune.config.evaluate import EvalConfig
 from mipprune.config.overrides import configure
 from mipprune.config.recipes import read_recipe, recipe_names
 from mipprune.config.train import Config
-from mipprune.methods.registry import create
+from mipprune.methods.registry import create, log_of
 from mipprune.models.registry import build
 from mipprune.runs import checkpoint
-from mipprune.training.run import Run, train
+from mipprune.training.run import Hooks, train
 
 SMALL = ["model.width=4", "reference=false", "data.batch=128", "recalibrate=128"]
 EPOCHS = ["pretrain.epochs=0", "regularize.epochs=4", "finetune.epochs=2"]
@@ -56,31 +56,31 @@ class Killed(Exception):
     """In the place of a signal."""
 
 
-def kill_after(monkeypatch, *moments):
-    """Raise once behind each of these checkpoints."""
-    save, left = Run._save, set(moments)
+def killed_after(*moments):
+    """Hooks that raise once behind each of these checkpoints."""
+    left = set(moments)
 
-    def dying(self, place):
-        save(self, place)
-        if (place.phase, place.epoch) in left:
-            left.remove((place.phase, place.epoch))
+    def die(run):
+        if (run.place.phase, run.place.epoch) in left:
+            left.remove((run.place.phase, run.place.epoch))
             raise Killed
 
-    monkeypatch.setattr(Run, "_save", dying)
+    return Hooks(after_save=die)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(QUICK))
-def test_every_method_ends_with_the_same_result_and_goes_on_exactly(name, tmp_path, monkeypatch):
+def test_every_method_ends_with_the_same_result_and_goes_on_exactly(name, tmp_path):
     """Killed after the second epoch of the regularize phase, and again in fine-tuning."""
     whole = train(config(name, tmp_path, "whole"))
     assert set(whole) >= KEYS
     if whole["budget"]:
         assert whole["kept"]["macs"] <= 0.5
     again = config(name, tmp_path, "again")
-    kill_after(monkeypatch, ("regularize", 2), ("finetune", 1))
+    hooks = killed_after(("regularize", 2), ("finetune", 1))
     for resume in (False, True):
         try:
-            train(again, resume=resume)
+            train(again, resume=resume, hooks=hooks)
         except Killed:
             continue
     if not (tmp_path / "again/result.json").exists():
@@ -138,7 +138,7 @@ def test_spr_removes_whole_blocks_by_nested_indicators(tmp_path):
     assert result["kept"]["macs"] <= 0.25
 
 
-@pytest.mark.parametrize("name", ["directional", "complexity", "spr", "greg2"])
+@pytest.mark.parametrize("name", ["directional", "complexity", "spr", "greg2", "lasso", "slimming"])
 def test_methods_log_their_own_state(name, tmp_path):
     train(config(name, tmp_path, "run"))
     logged = [line for line in lines(tmp_path / "run") if line["phase"] == "regularize"][-1]
@@ -147,8 +147,13 @@ def test_methods_log_their_own_state(name, tmp_path):
         "complexity": {"nu", "expected_macs", "open_gates"},
         "spr": {"lam", "penalty", "regime_free", "regime_bound", "regime_kept"},
         "greg2": {"stage", "factor_max"},
+        "lasso": {"penalty", "zero"},
+        "slimming": {"small_scales"},
     }
     assert expected[name] <= set(logged)
+    own = set(logged) - {"phase", "epoch", "time", "loss", "accuracy", "images_per_s"}
+    method = config(name, tmp_path, "run").method.name
+    assert own <= set(log_of(method))
 
 
 def test_training_in_bfloat16_keeps_float32_weights_and_learns(tmp_path):
@@ -187,6 +192,7 @@ def read_text(name):
     return (resources.files("mipprune.config.recipes") / f"{name}.yaml").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [
@@ -196,12 +202,12 @@ def read_text(name):
         ["method.sigma=0", "method.nu=30", "method.rate=0.3", "method.begin=0"],
     ],
 )
-def test_what_has_gone_on_the_way_is_not_missed_by_a_resumed_run(words, tmp_path, monkeypatch):
+def test_what_has_gone_on_the_way_is_not_missed_by_a_resumed_run(words, tmp_path):
     given = [*words, "budget.macs=", "model.shortcut=B"]
     whole = train(config("complexity", tmp_path, "whole", *given))
-    kill_after(monkeypatch, ("regularize", 3))
+    hooks = killed_after(("regularize", 3))
     with pytest.raises(Killed):
-        train(config("complexity", tmp_path, "again", *given))
+        train(config("complexity", tmp_path, "again", *given), hooks=hooks)
     again = train(config("complexity", tmp_path, "again", *given), resume=True)
     assert again["layers"] == whole["layers"]
     assert again["pruned"]["accuracy"] == whole["pruned"]["accuracy"]

@@ -21,7 +21,7 @@ from mipprune.oneshot.forward_order import forward_order
 from mipprune.oneshot.layer_problems import layer_problem, reader_weights
 from mipprune.oneshot.sites import ReadingLayer
 from mipprune.runs import checkpoint
-from mipprune.runs.reading import read_run
+from mipprune.runs.record import read_run
 from mipprune.structure.groups import find_groups
 from mipprune.structure.matching import match
 from mipprune.structure.removal import prune_groups

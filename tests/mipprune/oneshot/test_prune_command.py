@@ -118,6 +118,8 @@ def test_fine_tuning_goes_on_from_the_pruned_network(dense, tmp_path):
     result = prune_checkpoint(dense, config)
     trained = finetune(result, config, 1)
     assert trained["pruned"]["macs"] == result["pruned"]["macs"]
+    assert trained["dense"]["accuracy"] == result["pruned"]["accuracy"]
+    assert (trained["method"], trained["budget"]) == ("none", None)
     assert not same(
         tmp_path / "resnet8-exact-macs0.6/pruned",
         tmp_path / "resnet8-exact-macs0.6-finetuned/pruned",

@@ -18,7 +18,7 @@ from formulations.errors import InputError
 from mipprune import cli
 from mipprune.report.charts import Mark, Scale, Series, line_chart, path, scatter, thin
 from mipprune.report.page import render, run_names
-from mipprune.runs.reading import read_run, timeline
+from mipprune.runs.record import read_run, timeline
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 LAYERS = {"conv1": [16, 16], "layer1.0.conv1": [16, 4], "layer2.0.conv1": [64, 48]}

@@ -54,6 +54,8 @@ def lines(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").open()]
 
 
+@pytest.mark.slow
+@pytest.mark.distributed
 @pytest.mark.parametrize("method", list(METHODS))
 def test_two_ranks_give_the_result_of_one_process(method, tmp_path, doubles):
     """Through all phases: losses, accuracies, the groups that stay, the weights."""
@@ -84,25 +86,27 @@ def test_a_batch_in_parts_gives_the_gradients_of_the_whole(tmp_path, doubles):
             assert a["loss"] == pytest.approx(b["loss"], rel=1e-9)
 
 
+@pytest.mark.slow
+@pytest.mark.distributed
 def test_a_failed_rank_is_started_anew_and_the_run_goes_on(tmp_path):
     """The command line, BatchNorm statistics of each rank's own but one average, one writer."""
     script = tmp_path / "dies_once.py"
     script.write_text(
+        "import functools\n"
         "import os\n"
         "import torch\n"
-        "from mipprune.training.run import Run\n"
-        "save = Run._save\n"
-        "def dying(self, place):\n"
-        "    save(self, place)\n"
+        "from mipprune.training import run as training\n"
+        "def die(run):\n"
         "    first = os.environ['TORCHELASTIC_RESTART_COUNT'] == '0'\n"
-        "    if first and self.ranks.rank == 1 and place.phase == 'finetune':\n"
+        "    if first and run.ranks.rank == 1 and run.place.phase == 'finetune':\n"
         "        os._exit(9)\n"
-        "    if self.subject.average:\n"
-        "        for tensor in self.subject.average.network.state_dict().values():\n"
+        "    if run.subject.average:\n"
+        "        for tensor in run.subject.average.network.state_dict().values():\n"
         "            first = tensor.clone()\n"
         "            torch.distributed.broadcast(first, 0)\n"
         "            assert torch.equal(first, tensor)\n"
-        "Run._save = dying\n"
+        "hooks = training.Hooks(after_save=die)\n"
+        "training.train = functools.partial(training.train, hooks=hooks)\n"
         "from mipprune.cli import main\n"
         "main()\n"
     )

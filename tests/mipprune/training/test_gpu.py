@@ -10,15 +10,17 @@ from mipprune.config.overrides import configure
 from mipprune.config.recipes import read_recipe
 from mipprune.config.train import Config
 from mipprune.distributed.ranks import Ranks
-from mipprune.methods.spr import Spr
 from mipprune.models.registry import build
 from mipprune.runs import checkpoint
 from mipprune.training.backward import Captured, Passes
-from mipprune.training.run import Run, train
+from mipprune.training.run import Hooks, train
 
-pytestmark = pytest.mark.skipif(
-    not torch.cuda.is_available(), reason="no GPU: the tests of the CPU path stand for it"
-)
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(
+        not torch.cuda.is_available(), reason="no GPU: the tests of the CPU path stand for it"
+    ),
+]
 
 SMALL = [
     "model.name=resnet8", "model.width=8", "data.batch=128", "recalibrate=128", "reference=false",
@@ -62,40 +64,36 @@ def test_a_captured_pass_is_the_eager_one(precision, accumulate):
             ours.zero_grad(set_to_none=True)  # the graph's gradients come back
 
 
-def test_a_run_through_all_phases_goes_on_where_it_was_cut(tmp_path, monkeypatch):
-    """With momentum that was saved, and with momentum that removal has cut to size."""
-    save = Run._save
+def moment(place):
+    return place.phase, place.epoch, place.step
 
-    def dying(self, place):
-        save(self, place)
-        if (place.phase, place.epoch, place.step) in (("regularize", 1, 8), ("finetune", 1, 4)):
+
+def test_a_run_through_all_phases_goes_on_where_it_was_cut(tmp_path):
+    """With momentum that was saved, and with momentum that removal has cut to size."""
+
+    def die(run):
+        if moment(run.place) in (("regularize", 1, 8), ("finetune", 1, 4)):
             raise InterruptedError
 
+    hooks = Hooks(after_save=die)
     for _ in range(2):
-        with monkeypatch.context() as patch:
-            patch.setattr(Run, "_save", dying)
-            with pytest.raises(RuntimeError):
-                train(config(tmp_path, "cut"), resume=(tmp_path / "cut").exists())
+        with pytest.raises(RuntimeError):
+            train(config(tmp_path, "cut"), resume=(tmp_path / "cut").exists(), hooks=hooks)
     result = train(config(tmp_path, "cut"), resume=True)
     assert result["kept"]["macs"] <= 0.5
     lines = [json.loads(line) for line in (tmp_path / "cut/metrics.jsonl").open()]
     assert [line["phase"] for line in lines].count("resume") == 2
 
 
-def test_a_number_that_is_not_finite_is_traced_behind_a_graph(tmp_path, monkeypatch):
-    after = Spr.after_step
-
-    def poisoned(self, lr):
-        after(self, lr)
-        self.steps = getattr(self, "steps", 0) + 1
-        if self.steps == 3:
+def test_a_number_that_is_not_finite_is_traced_behind_a_graph(tmp_path):
+    def poison(place, subject):
+        if moment(place) == ("regularize", 0, 3):
             with torch.no_grad():
-                self.task.network.get_submodule("layer2.0.conv1").weight[0, 0] = float("nan")
+                subject.network.get_submodule("layer2.0.conv1").weight[0, 0] = float("nan")
 
-    monkeypatch.setattr(Spr, "after_step", poisoned)
     given = config(tmp_path, "nan", "checkpoint_steps=0")
     with pytest.raises(RuntimeError, match=r"step 3 of epoch 1 .*the weights of layer2.0.conv1"):
-        train(given)
+        train(given, hooks=Hooks(after_step=poison))
     network, *_ = checkpoint.load_generation(tmp_path / "nan/last")
     assert all(bool(torch.isfinite(p).all()) for p in network.parameters())
 

@@ -19,13 +19,10 @@ from mipprune.config.overrides import configure
 from mipprune.config.recipes import read_recipe
 from mipprune.config.train import Config
 from mipprune.distributed.ranks import Ranks
-from mipprune.methods.spr import Spr
 from mipprune.runs import checkpoint, files
 from mipprune.runs.folder import RunFolder
-from mipprune.training import monitor as guard
-from mipprune.training.monitor import Stopped
-from mipprune.training.progress import Progress
-from mipprune.training.run import Run, train
+from mipprune.training.monitor import Interrupted
+from mipprune.training.run import Hooks, train
 
 SMALL = [
     "model.name=resnet8", "model.width=4", "data.batch=128", "recalibrate=128", "reference=true",
@@ -74,6 +71,7 @@ def whole(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "seed"), [("spr", 1), ("complexity", 2)])
 def test_ten_kills_at_random_moments_change_nothing(whole, tmp_path, method, seed):
     """Together the loop of 20: nearly every second one is SIGKILL, the others are signals."""
@@ -96,22 +94,21 @@ class Cut(Exception):
     """In the place of a kill."""
 
 
+def moment(place):
+    return place.phase, place.epoch, place.step
+
+
 @pytest.fixture
-def cut(whole, monkeypatch):
+def cut(whole):
     """A run that was ended in the middle of its second regularize epoch."""
 
+    def die(run):
+        if moment(run.place) == ("regularize", 1, 8):
+            raise Cut
+
     def make(name):
-        save = Run._save
-
-        def dying(self, place):
-            save(self, place)
-            if (place.phase, place.epoch, place.step) == ("regularize", 1, 8):
-                raise Cut
-
-        with monkeypatch.context() as patch:
-            patch.setattr(Run, "_save", dying)
-            with pytest.raises(Cut):
-                train(config("spr", whole, name))
+        with pytest.raises(Cut):
+            train(config("spr", whole, name), hooks=Hooks(after_save=die))
         return whole / name
 
     yield make
@@ -218,18 +215,20 @@ def test_a_run_that_had_only_begun_begins_again(whole, tmp_path):
     same(whole, "spr", "begun")
 
 
-def test_a_signal_saves_the_run_at_the_step_where_it_was(whole, monkeypatch):
-    calls = []
+def signalled_at(*where):
+    """A hook that sends SIGTERM to its own process after a step."""
 
-    def signalled(self, place, loss):
-        calls.append(place)
-        if len(calls) == 5:
+    def hook(place, subject):
+        if moment(place) == where:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Progress, "advance", signalled)
-        with pytest.raises(Stopped, match=r"SIGTERM at step 5 of epoch 1 \(reference\)"):
-            train(config("spr", whole, "cut-signalled"))
+    return hook
+
+
+def test_a_signal_saves_the_run_at_the_step_where_it_was(whole):
+    hooks = Hooks(after_step=signalled_at("reference", 0, 5))
+    with pytest.raises(Interrupted, match=r"SIGTERM at step 5 of epoch 1 \(reference\)"):
+        train(config("spr", whole, "cut-signalled"), hooks=hooks)
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     *_, state, _ = checkpoint.load_generation(whole / "cut-signalled/last")
     assert (state["phase"], state["step"]) == ("reference", 5)
@@ -237,60 +236,48 @@ def test_a_signal_saves_the_run_at_the_step_where_it_was(whole, monkeypatch):
     same(whole, "spr", "cut-signalled")
 
 
-def test_a_signal_is_heeded_in_epochs_shorter_than_the_steps_between_two_looks(whole, monkeypatch):
+def test_a_signal_is_heeded_in_epochs_shorter_than_the_steps_between_two_looks(whole):
     """As on a GPU or with several processes, which look at every 20th step."""
-
-    def signalled(self, place, loss):
-        if (place.phase, place.epoch, place.step) == ("pretrain", 0, 3):
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(guard, "_steps_between_looks", lambda ranks, device: 20)
-        patch.setattr(Progress, "advance", signalled)
-        with pytest.raises(Stopped, match=r"SIGTERM at step 0 of epoch 2 \(pretrain\)"):
-            train(config("spr", whole, "cut-late", "checkpoint_steps=0"))
+    hooks = Hooks(after_step=signalled_at("pretrain", 0, 3), look_every=20)
+    with pytest.raises(Interrupted, match=r"SIGTERM at step 0 of epoch 2 \(pretrain\)"):
+        train(config("spr", whole, "cut-late", "checkpoint_steps=0"), hooks=hooks)
     train(config("spr", whole, "cut-late"), resume=True)
     same(whole, "spr", "cut-late")
 
 
-def test_the_optimizer_s_tensors_lie_in_memory_as_their_weights(cut, monkeypatch):
+def test_the_optimizer_s_tensors_lie_in_memory_as_their_weights(cut):
     """After a resume and after removal: a GPU's fused optimizer refuses others."""
-    folder, phases, save = cut("cut-laid"), set(), Run._save
+    folder, phases = cut("cut-laid"), set()
 
     def lies(tensor):
         return [s for s, size in zip(tensor.stride(), tensor.shape, strict=True) if size > 1]
 
-    def looking(self, place):
-        for weight, entries in self.subject.optimizer.state.items():
+    def look(run):
+        for weight, entries in run.subject.optimizer.state.items():
             assert lies(entries["momentum_buffer"]) == lies(weight)
-            phases.add(place.phase)
-        save(self, place)
+            phases.add(run.place.phase)
 
-    monkeypatch.setattr(Run, "_save", looking)
     *_, state, _ = checkpoint.load_generation(folder / "last")
     assert not {"fused", "foreach"} & set(state["optimizer"])  # these are of the device
-    train(config("spr", folder.parent, folder.name), resume=True)
+    train(config("spr", folder.parent, folder.name), resume=True, hooks=Hooks(after_save=look))
     assert phases == {"regularize", "finetune"}
 
 
-def test_a_full_disk_stops_the_run_and_leaves_it_intact(whole, monkeypatch):
+def test_a_full_disk_stops_the_run_and_leaves_it_intact(whole):
     """Files larger than a quota cannot be written from the fourth checkpoint on."""
-    save, saved = checkpoint.save_generation, []
+    saved = []
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
-    def filling(*given, **more):
-        saved.append(1)
-        if len(saved) == 4:
+    def fill(run):
+        saved.append(run.place)
+        if len(saved) == 3:
             resource.setrlimit(resource.RLIMIT_FSIZE, (5000, hard))
-        save(*given, **more)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "save_generation", filling)
-        try:
-            with pytest.raises(RuntimeError, match=r"too large.* is intact: make room") as error:
-                train(config("spr", whole, "cut-full"))
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        with pytest.raises(RuntimeError, match=r"too large.* is intact: make room") as error:
+            train(config("spr", whole, "cut-full"), hooks=Hooks(after_save=fill))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "\n" not in str(error.value)
     assert not list((whole / "cut-full").glob(".*"))
     train(config("spr", whole, "cut-full"), resume=True)
@@ -298,30 +285,21 @@ def test_a_full_disk_stops_the_run_and_leaves_it_intact(whole, monkeypatch):
 
 
 @pytest.mark.parametrize("every", [1, 20])
-def test_nan_stops_at_the_last_good_state_and_is_traced_to_its_layer(whole, monkeypatch, every):
+def test_nan_stops_at_the_last_good_state_and_is_traced_to_its_layer(whole, every):
     """In the weights of one layer, after step 7 of the second regularize epoch."""
-    name, after = f"cut-nan-{every}", Spr.after_step
+    name, eager = f"cut-nan-{every}", {}
 
-    def poisoned(self, lr):
-        after(self, lr)
-        self.steps = getattr(self, "steps", 14 if self.task.resumed else 0) + 1
-        if self.steps == 10 + 7:
+    def poison(place, subject):
+        passes = subject.gradients.passes
+        eager.setdefault(moment(place), []).append(not passes.graph and not passes.compile)
+        if moment(place) == ("regularize", 1, 7):
             with torch.no_grad():
-                self.task.network.get_submodule("layer2.0.conv1").weight[0, 0] = float("nan")
+                subject.network.get_submodule("layer2.0.conv1").weight[0, 0] = float("nan")
 
-    def looking(self, place, subject):
-        # hooks cannot look into a CUDA graph or compiled code
-        assert not subject.gradients.passes.graph
-        assert not subject.gradients.passes.compile
-        look(self, place, subject)
-
-    look = guard.Search.__call__
-    with monkeypatch.context() as patch:
-        patch.setattr(guard, "_steps_between_looks", lambda ranks, device: every)
-        patch.setattr(guard.Search, "__call__", looking)
-        patch.setattr(Spr, "after_step", poisoned)
-        with pytest.raises(RuntimeError) as error:
-            train(config("spr", whole, name))
+    with pytest.raises(RuntimeError) as error:
+        train(config("spr", whole, name), hooks=Hooks(after_step=poison, look_every=every))
+    # hooks cannot look into a CUDA graph or compiled code: the replay goes without
+    assert eager["regularize", 1, 7] == [False, True]
     said = str(error.value)
     assert "step 7 of epoch 2 (regularize)" in said
     assert "the weights of layer2.0.conv1" in said
@@ -339,17 +317,16 @@ def test_a_learning_rate_that_overflows_is_said_in_one_line(tmp_path):
     assert all(bool(torch.isfinite(p).all()) for p in network.parameters())
 
 
-def test_no_state_is_saved_between_a_method_s_end_and_that_of_its_epoch(tmp_path, monkeypatch):
+def test_no_state_is_saved_between_a_method_s_end_and_that_of_its_epoch(tmp_path):
     """From such a state the epoch's line in the metrics would be missing."""
-    saved, save = [], Run._save
+    saved = []
 
-    def noting(self, place):
-        saved.append((place.phase, place.step, self.method.done))
-        save(self, place)
+    def note(run):
+        saved.append((run.place.phase, run.place.step, run.method.done))
 
-    monkeypatch.setattr(Run, "_save", noting)
     words = ["checkpoint_steps=1", "reference=false", "pretrain.epochs=0", "regularize.epochs=4"]
-    train(config("spr", tmp_path, "done", *words, "method.lam=0.1", "method.growth=2"))
+    given = config("spr", tmp_path, "done", *words, "method.lam=0.1", "method.growth=2")
+    train(given, hooks=Hooks(after_save=note))
     regularize = [(step, done) for phase, step, done in saved if phase == "regularize"]
     assert len(regularize) < 4 * 10  # the phase ended early
     assert (0, True) in regularize

@@ -1,4 +1,4 @@
-"""A run's folder as it lies there, finished or not: what a report is made from."""
+"""A run as its folder tells it, finished or not: what a report is made from."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import Any
 import yaml
 
 from formulations.errors import InputError
+from mipprune.runs.layout import RunLayout
+from mipprune.runs.log import Log, LogEntry
 
 _MARKS = ("dense", "remove", "resume")  # lines that say what happened between epochs
 _NOT_METHOD = {"phase", "epoch", "time", "loss", "accuracy", "images_per_s"}
@@ -20,8 +22,8 @@ Points = list[tuple[float, float]]
 
 
 @dataclass(frozen=True)
-class RunFolder:
-    """Files of one run; those that it does not have (yet) are empty or None.
+class RunRecord:
+    """What one run's files say; those that it does not have (yet) are empty or None.
 
     Attributes
     ----------
@@ -32,6 +34,8 @@ class RunFolder:
         ``metrics.jsonl``.
     result : dict or None
         ``result.json``, of a finished run.
+    log : Log or None
+        ``log.json``: what the method's numbers are. None of a run that wrote none down.
     certificate : tuple of dict or None
         Rows of ``certificate.json``: layer, groups, kept, objective, bound, gap, method.
     """
@@ -41,6 +45,7 @@ class RunFolder:
     config_text: str
     lines: tuple[Line, ...]
     result: Mapping[str, Any] | None
+    log: Log | None
     certificate: tuple[Mapping[str, Any], ...] | None
 
     def section(self, name: str) -> Mapping[str, Any]:
@@ -81,7 +86,7 @@ class Timeline:
         return {key: points for key, points in self.series.items() if key not in _NOT_METHOD}
 
 
-def read_run(path: Path) -> RunFolder:
+def read_run(path: Path) -> RunRecord:
     """Read a run's folder.
 
     Raises
@@ -91,22 +96,25 @@ def read_run(path: Path) -> RunFolder:
     """
     if not path.is_dir():
         raise InputError(f"no run at {path}")
-    if not any((path / name).is_file() for name in ("config.yaml", "result.json")):
-        raise InputError(f"no run at {path}: it has neither config.yaml nor result.json")
-    text = _text(path / "config.yaml") or ""
+    layout = RunLayout(path)
+    config, result = layout.config, layout.result
+    if not config.is_file() and not result.is_file():
+        raise InputError(f"no run at {path}: it has neither {config.name} nor {result.name}")
+    text = _text(config) or ""
     try:
-        config = yaml.safe_load(text) or {}
+        settings = yaml.safe_load(text) or {}
     except yaml.YAMLError:
-        config = None
-    if not isinstance(config, dict):
-        raise InputError(f"{path / 'config.yaml'} is not a mapping in YAML")
-    return RunFolder(
+        settings = None
+    if not isinstance(settings, dict):
+        raise InputError(f"{config} is not a mapping in YAML")
+    return RunRecord(
         path,
-        config,
+        settings,
         text,
-        _lines(path / "metrics.jsonl"),
-        _mapping(path / "result.json"),
-        _certificate(path / "certificate.json"),
+        _lines(layout.metrics),
+        _mapping(result),
+        _log(layout.log),
+        _certificate(layout.certificate),
     )
 
 
@@ -116,7 +124,8 @@ def timeline(lines: Sequence[Line]) -> Timeline:
     An epoch that a resumed run repeated counts once, as it went the last time.
     """
     epochs: dict[str, dict[int, Line]] = {}
-    removed, after = None, None
+    removed: Line | None = None
+    after: list[str] = []
     for line in lines:
         phase = line["phase"]
         if phase == "remove":
@@ -126,7 +135,8 @@ def timeline(lines: Sequence[Line]) -> Timeline:
     reference = epochs.pop("reference", {})
     series: dict[str, Points] = {}
     accuracy = removed.get("accuracy") if removed else None
-    phases, start, removal = [], 0, None if accuracy is None else (0, accuracy)
+    phases: list[tuple[str, int, int]] = []
+    start, removal = 0, None if accuracy is None else (0, accuracy)
     for phase, found in epochs.items():
         for epoch in sorted(found):
             for key, value in found[epoch].items():
@@ -180,6 +190,18 @@ def _lines(path: Path) -> tuple[Line, ...]:
                 break  # no newline yet: the run is writing it, or was killed
             raise InputError(f"{path}, line {number}, is no line of metrics") from None
     return tuple(found)
+
+
+def _log(path: Path) -> Log | None:
+    value = _mapping(path)
+    if value is None:
+        return None
+    try:
+        return {
+            key: LogEntry(str(entry["title"]), str(entry["unit"])) for key, entry in value.items()
+        }
+    except (KeyError, TypeError):
+        raise InputError(f"{path} does not give a title and a unit of every number") from None
 
 
 def _certificate(path: Path) -> tuple[Mapping[str, Any], ...] | None:
