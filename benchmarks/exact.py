@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from environment import environment
 
-from formulations import LayerProblem
+from formulations import LayerProblem, load_problem, refit, solve
 from formulations.errors import InputError
 from mipprune.analysis.compare.problems import generate
 from mipprune.config.compare import CompareConfig
@@ -43,16 +43,16 @@ _BASE = {"groups": 32, "outputs": 4, "correlation": 0.5, "price": 0.01}
 
 def branch_and_bound(problem: LayerProblem, tolerance=1e-4, limit=_LIMIT, rule="schur"):
     """Ours."""
-    return problem.solve(tolerance=tolerance, time_limit=limit, extraction=rule)
+    return solve(problem, gap=tolerance, seconds=limit, extraction=rule)
 
 
 RIVALS: dict[str, Callable[[LayerProblem], Any]] = {
-    "HiGHS, perspective cuts": lambda p: p.solve("highs", time_limit=_LIMIT),
-    "HiGHS, perspective cuts, extraction": lambda p: p.solve(
-        "highs", extraction="schur", time_limit=_LIMIT
+    "HiGHS, perspective cuts": lambda p: solve(p, solver="highs", seconds=_LIMIT),
+    "HiGHS, perspective cuts, extraction": lambda p: solve(
+        p, solver="highs", extraction="schur", seconds=_LIMIT
     ),
-    "HiGHS, big-M cuts": lambda p: p.solve("highs", form="big-m", time_limit=_LIMIT),
-    "SCIP": lambda p: p.solve("scip", time_limit=_LIMIT),
+    "HiGHS, big-M cuts": lambda p: solve(p, solver="highs", form="big-m", seconds=_LIMIT),
+    "SCIP": lambda p: solve(p, solver="scip", seconds=_LIMIT),
 }
 
 
@@ -88,7 +88,7 @@ def l0bnb_row(problem: LayerProblem) -> dict[str, Any] | None:
     x = root[:, None] * vectors.T
     y = (vectors.T @ problem.cross[:, 0]) / np.where(root > 0, root, 1)
     rest = problem.constant - 0.5 * float(y @ y)
-    dense = np.abs(problem.refit(np.ones(problem.groups, bool))).max()
+    dense = np.abs(refit(problem, np.ones(problem.groups, bool))).max()
     start = time.perf_counter()
     tree = BNBTree(x, y)
     found = tree.solve(
@@ -109,9 +109,9 @@ def l0bnb_row(problem: LayerProblem) -> dict[str, Any] | None:
 def rows_of(problem: LayerProblem, own: dict[str, Any], rivals) -> list[dict[str, Any]]:
     """Our row and those of the rivals, with their ratios to ours."""
     rows = [{"solver": "branch and bound", **own}]
-    for name, solve in rivals.items():
+    for name, rival in rivals.items():
         try:
-            rows.append({"solver": name, **measure(lambda solve=solve: solve(problem))})
+            rows.append({"solver": name, **measure(lambda rival=rival: rival(problem))})
         except InputError as error:
             print(f"  {name}: {error}")
     if (row := l0bnb_row(problem)) is not None:
@@ -137,7 +137,7 @@ def known_instances(folder: Path) -> dict[str, Any]:
     """All instances of a folder; the rivals work on those of fewer than 300 rows."""
     found = {}
     for path in sorted(folder.glob("*.npz")):
-        problem = LayerProblem.load(path)
+        problem = load_problem(path)
         with np.load(path) as data:
             optimum, gap = float(data["optimum"]), float(data["gap"])
         tolerance, limit = _OWN.get(path.stem, (1e-4, _LIMIT))

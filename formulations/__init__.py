@@ -1,34 +1,17 @@
 """The optimization side of mipprune: terms, MIP formulations and their exact solution.
 
 Nothing here imports torch. Names are loaded on first use, so that a training run, which needs
-only :mod:`formulations.terms`, never loads Pyomo or HiGHS.
+only :mod:`formulations.terms`, never loads Pyomo or HiGHS. The names and where they stand are in
+``__init__.pyi``.
 """
 
-from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 
-_HOME = {
-    "BilinearCost": "budget.problem",
-    "BudgetProblem": "budget.problem",
-    "CATALOGUE": "symbolic.catalogue",
-    "Derivation": "symbolic.derivation",
-    "LayerProblem": "layer.problem",
-    "Limit": "budget.problem",
-    "Parameter": "symbolic.derivation",
-    "Network": "relu.network",
-    "Partition": "terms.term",
-    "Solution": "solving.result",
-    "Term": "terms.term",
-    "check": "symbolic.checks",
-    "derive": "symbolic.derivation",
-    "find": "symbolic.catalogue",
-    "spr": "symbolic.catalogue",
-    "square": "symbolic.catalogue",
-}
+import lazy_loader
 
-__all__ = sorted(_HOME)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
-
-def __getattr__(name: str):
-    if name in _HOME:
-        return getattr(import_module(f"formulations.{_HOME[name]}"), name)
-    raise AttributeError(f"module 'formulations' has no attribute {name!r}")
+try:
+    __version__ = version("mipprune")
+except PackageNotFoundError:  # a checkout that is not installed
+    __version__ = "0"

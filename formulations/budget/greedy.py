@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from formulations.arrays import BoolArray, FloatArray, IntArray
 from formulations.budget.problem import BudgetProblem, Limit
 
 
@@ -33,7 +34,7 @@ def fill(problem: BudgetProblem, choice: Sequence[int]) -> list[int] | None:
 
 
 def scaled(problem: BudgetProblem, limit: Limit) -> list[int]:
-    """The same share of every class, as large as the limit allows."""
+    """Choose the same share of every class, as large as the limit allows."""
     last = np.array([len(widths) - 1 for widths in problem.widths])
     low, high = 0.0, 1.0
     for _ in range(30):
@@ -46,7 +47,7 @@ def scaled(problem: BudgetProblem, limit: Limit) -> list[int]:
 class _Walk:
     """A choice with its costs, changed by steps."""
 
-    def __init__(self, problem: BudgetProblem, choice: Sequence[int]):
+    def __init__(self, problem: BudgetProblem, choice: Sequence[int]) -> None:
         self.problem = problem
         self.choice = np.array(choice)
         self.last = np.array([len(widths) - 1 for widths in problem.widths])
@@ -59,14 +60,14 @@ class _Walk:
             [limit.cost.value(self.widths) - limit.at_most for limit in problem.limits]
         )
 
-    def downwards(self) -> np.ndarray:
+    def downwards(self) -> BoolArray:
         """Classes that can take the next smaller width, (C,)."""
         step = self._moved(-1) - self.widths
         room = self.problem.floors @ self.widths - self.problem.floor_sizes
         return (self.choice > 0) & (self.problem.floors * step + room[:, None] >= 0).all(axis=0)
 
-    def look(self, direction: int, allowed: np.ndarray):
-        """(|value|, cost of each limit (limits, C), |cost| in shares) of a step of every class.
+    def look(self, direction: int, allowed: BoolArray) -> tuple[FloatArray, IntArray, FloatArray]:
+        """What a step of every class would do: |value| (C,), costs (limits, C), |cost| in shares.
 
         Where no step is allowed the numbers mean nothing.
         """
@@ -83,12 +84,12 @@ class _Walk:
         share = np.abs(change / self.most[:, None]).sum(axis=0)
         return value, change, np.maximum(share, 1e-300)
 
-    def go(self, c: int, direction: int, change: np.ndarray) -> None:
+    def go(self, c: int, direction: int, change: IntArray) -> None:
         """Take the step of class c."""
         self.choice[c] += direction
         self.widths[c] = self.problem.widths[c][self.choice[c]]
         self.over = self.over + change[:, c]
 
-    def _moved(self, direction: int) -> np.ndarray:
+    def _moved(self, direction: int) -> IntArray:
         position = np.clip(self.choice + direction, 0, self.last)
         return np.array([w[k] for w, k in zip(self.problem.widths, position, strict=True)])

@@ -16,24 +16,21 @@ the maximum for every single width of every class: a bound on all solutions that
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from formulations.arrays import FloatArray
 from formulations.budget.problem import BudgetProblem, Limit
 
-# Entries of a table: above the first there is no elimination; above the second (8 bytes each) no
-# table is held as a whole, and only the bound of all solutions is to be had.
-LARGEST = 200_000_000
-LARGEST_KEPT = 40_000_000
 _CHUNK = 2_000_000
 _KINK = 1e-10
 _FIRST_STEP = 1.01
 
 
 # Classes and the term's values over them.
-_Summand = tuple[tuple[int, ...], np.ndarray]
+_Summand = tuple[tuple[int, ...], FloatArray]
 
 
 @dataclass(frozen=True)
@@ -54,7 +51,7 @@ class Lagrangian:
         One of the problem's.
     """
 
-    def __init__(self, problem: BudgetProblem, limit: Limit):
+    def __init__(self, problem: BudgetProblem, limit: Limit) -> None:
         self.problem, self.limit = problem, limit
         self.constant, self.linear, self.quadratic = limit.cost.polynomial()
         pairs = np.argwhere(np.triu(self.quadratic, 1))
@@ -64,13 +61,24 @@ class Lagrangian:
         self.entries = [math.prod(sizes[c] for c in step.scope) for step in self.steps]
 
     def points(
-        self, check_clock: Callable[[], None], start: float = 0.0
+        self, pause: Callable[[], None], start: float = 0.0
     ) -> Iterator[tuple[float, float, list[int]]]:
-        """Minimise D: yields (μ, D(μ), maximising choice), until no μ is better.
+        """Minimise D, until no μ is better.
 
         D is convex and piecewise linear; the next μ is where the lines of the two neighbouring
-        maximisers cross, one of them within the limit and one beyond. A ``start`` near the
-        minimiser saves steps.
+        maximisers cross, one of them within the limit and one beyond.
+
+        Parameters
+        ----------
+        pause : callable
+            Called before every step; what it raises ends the work.
+        start : float
+            A μ; near the minimiser it saves steps.
+
+        Yields
+        ------
+        (float, float, list of int)
+            μ, D(μ) and a maximising choice.
         """
         problem = self.problem
         choice = [int(values.argmax()) for values in problem.values]
@@ -80,7 +88,7 @@ class Lagrangian:
             return  # the limit does not bind, or nothing meets it
         low, high, factor = 0.0, math.inf, _FIRST_STEP
         while True:
-            check_clock()
+            pause()
             mu = crossing = (beyond[0] - within[0]) / (beyond[1] - within[1])
             if start and low == 0 and math.isinf(high):
                 mu = start
@@ -106,7 +114,7 @@ class Lagrangian:
         return self.problem.value(choice), float(excess)
 
     def maximise(self, mu: float) -> tuple[float, list[int]]:
-        """D(μ) and a maximising choice."""
+        """Evaluate D(μ), with a maximising choice."""
         terms, total = self._eliminate(mu)
         choice = [0] * self.problem.classes
         for step, summands in zip(reversed(self.steps), reversed(terms), strict=True):
@@ -117,14 +125,14 @@ class Lagrangian:
             choice[first] = int(column.argmax())
         return total, choice
 
-    def single_bounds(self, mu: float) -> list[np.ndarray]:
-        """Bounds on all solutions with a given width, an array like ``widths`` for every class.
+    def single_bounds(self, mu: float) -> list[FloatArray]:
+        """Bound all solutions with a given width: an array like ``widths`` for every class.
 
         From the root down: every table plus the best that the classes outside it can do.
         """
         terms, total = self._eliminate(mu)
         bounds = [np.zeros(0)] * len(terms)
-        best: dict[int, np.ndarray] = {}
+        best: dict[int, FloatArray] = {}
         for position in range(len(self.steps) - 1, -1, -1):
             step = self.steps[position]
             table = self._table(step, terms[position], slice(None))
@@ -155,7 +163,7 @@ class Lagrangian:
                 terms[step.parent].append((step.scope[1:], result))
         return terms, total
 
-    def _table(self, step: _Step, summands: list[_Summand], rows: slice) -> np.ndarray:
+    def _table(self, step: _Step, summands: list[_Summand], rows: slice) -> FloatArray:
         """Sum of the terms over the step's classes, for some of the first one's widths."""
         shape = [len(self.problem.widths[c]) for c in step.scope]
         table = np.zeros((len(range(*rows.indices(shape[0]))), *shape[1:]))
@@ -168,7 +176,7 @@ class Lagrangian:
         """Terms of the maximisation, each with the first step whose class is in it."""
         widths = self.problem.widths
         position = {step.scope[0]: i for i, step in enumerate(self.steps)}
-        terms: list[list] = [[] for _ in self.steps]
+        terms: list[list[_Summand]] = [[] for _ in self.steps]
         for c, (width, value) in enumerate(zip(widths, self.problem.values, strict=True)):
             own = width * (self.linear[c] + self.quadratic[c, c] * width)
             terms[position[c]].append(((c,), value - mu * own))
@@ -196,7 +204,7 @@ def _elimination_order(sizes: list[int], pairs: list[tuple[int, int]]) -> list[_
     return [_Step(s, min((position[d] for d in s[1:]), default=None)) for s in scopes]
 
 
-def _aligned(table: np.ndarray, scope, target) -> np.ndarray:
+def _aligned(table: FloatArray, scope: Sequence[int], target: Sequence[int]) -> FloatArray:
     """The table with its axes in the order of ``target``, length 1 for the classes it lacks."""
     order = sorted(range(len(scope)), key=lambda i: target.index(scope[i]))
     return table.transpose(order)[tuple(slice(None) if c in scope else None for c in target)]

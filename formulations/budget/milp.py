@@ -22,14 +22,16 @@ from __future__ import annotations
 
 import highspy
 import numpy as np
+from numpy.typing import ArrayLike
 
+from formulations.arrays import FloatArray, IntArray
 from formulations.budget.problem import BilinearCost, BudgetProblem
-from formulations.layer.solvers.master import FEASIBILITY
-from formulations.solving.highs import run
+from formulations.solving.deadline import Deadline
+from formulations.solving.highs import feasible, quiet, run
+from formulations.solving.result import Status
 
 # How often a choice that is over the limit by HiGHS's tolerance is sent back.
 _ROUNDS = 10
-_LARGEST_SECONDS = 20.0
 
 
 class BudgetModel:
@@ -40,7 +42,7 @@ class BudgetModel:
     problem : BudgetProblem
     """
 
-    def __init__(self, problem: BudgetProblem):
+    def __init__(self, problem: BudgetProblem) -> None:
         self.problem, self.nodes = problem, 0
         # in units that make HiGHS's absolute tolerances mean the same for every problem
         self.unit = sum(float(np.abs(values).max()) for values in problem.values) or 1.0
@@ -88,13 +90,14 @@ class BudgetModel:
             terms = dict(zip(self._n[used].tolist(), factors[used].tolist(), strict=True))
             self._rows.append((float(size), np.inf, terms))
 
-    def _oriented(self, products: np.ndarray) -> list[tuple[int, int]]:
+    def _oriented(self, products: IntArray) -> list[tuple[int, int]]:
         """Pairs with a product, the class with fewer of them first."""
         partners = ((products + products.T) > 0).sum(axis=1)
         pairs = [(int(c), int(d)) for c, d in np.argwhere(products)]
         return [(c, d) if partners[c] <= partners[d] else (d, c) for c, d in pairs]
 
-    def _add(self, count: int, lower, upper, whole: bool) -> np.ndarray:
+    def _add(self, count: int, lower: ArrayLike, upper: ArrayLike, whole: bool) -> IntArray:
+        """So many columns more: their numbers."""
         start = len(self._lower)
         self._lower += np.broadcast_to(lower, count).tolist()
         self._upper += np.broadcast_to(upper, count).tolist()
@@ -119,28 +122,36 @@ class BudgetModel:
     # ---- solving ------------------------------------------------------------------------------
 
     def maximise(
-        self, start: list[int] | None, *, tolerance: float, seconds: float
-    ) -> tuple[list[int] | None, float, str]:
-        """Best choice, the upper bound and how the work ended; None if there is no choice.
+        self, start: list[int] | None, *, gap: float, deadline: Deadline
+    ) -> tuple[list[int] | None, float, Status]:
+        """Solve for the best choice.
 
         Parameters
         ----------
         start : list of int or None
             A feasible choice to begin with.
+        gap : float
+            Relative gap at which to stop.
+        deadline : Deadline
+
+        Returns
+        -------
+        (list of int or None, float, Status)
+            The choice, None if there is none; the upper bound; how the work ended.
         """
         objective = np.zeros(len(self._lower))
         for x, values in zip(self._x, self.problem.values, strict=True):
             objective[x] = values / self.unit
-        highs = self._load(objective, tolerance)
+        highs = self._load(objective, gap)
         if start is not None:
             highs.setSolution(self._columns(start))
-        bound, choice, status = np.inf, None, "optimal"
+        bound, choice, status = np.inf, None, Status.OPTIMAL
         for _ in range(_ROUNDS):
-            status = self._run(highs, seconds - highs.getRunTime())
+            status = self._run(highs, deadline.left)
             # the first program is the widest: its bound holds for all
             bound = min(bound, self._bound(highs, status))
             choice = self._choice(highs)
-            if choice is None or status != "optimal":
+            if choice is None or status != Status.OPTIMAL:
                 break
             if not self._tighten(highs, choice):
                 return choice, bound, status
@@ -148,17 +159,17 @@ class BudgetModel:
             choice = None
         return choice, bound, status
 
-    def extreme(self, cost: BilinearCost, sign: float) -> list[int] | None:
-        """The choice of greatest (``sign`` 1) or least (−1) cost, None if there is none."""
+    def extreme(self, cost: BilinearCost, sign: float, seconds: float) -> list[int] | None:
+        """The choice of greatest (``sign`` 1) or least (−1) cost, None if none was found."""
         _, terms = self._expression(cost)
         scale = max(terms.values(), default=1.0) or 1.0
         objective = np.zeros(len(self._lower))
         objective[list(terms)] = [sign * factor / scale for factor in terms.values()]
         highs = self._load(objective, 1e-9)
-        self._run(highs, _LARGEST_SECONDS)
+        self._run(highs, seconds)
         return self._choice(highs)
 
-    def _load(self, objective: np.ndarray, tolerance: float) -> highspy.Highs:
+    def _load(self, objective: FloatArray, gap: float) -> highspy.Highs:
         rows = self._rows
         program = highspy.HighsLp()
         program.num_col_, program.num_row_ = len(self._lower), len(rows)
@@ -174,35 +185,22 @@ class BudgetModel:
         program.a_matrix_.value_ = np.array(values)
         kinds = highspy.HighsVarType
         program.integrality_ = [kinds.kInteger if w else kinds.kContinuous for w in self._whole]
-        highs = highspy.Highs()
-        highs.silent()
-        highs.HandleUserInterrupt = True
-        for option in ("primal_feasibility_tolerance", "mip_feasibility_tolerance"):
-            highs.setOptionValue(option, FEASIBILITY)
+        highs = quiet("primal", "mip")
         highs.setOptionValue("mip_abs_gap", 0.0)
-        highs.setOptionValue("mip_rel_gap", tolerance)
+        highs.setOptionValue("mip_rel_gap", gap)
         highs.passModel(program)
         return highs
 
-    def _run(self, highs: highspy.Highs, seconds: float) -> str:
-        """Run HiGHS in its thread, so that Ctrl-C is heard; how it ended."""
+    def _run(self, highs: highspy.Highs, seconds: float) -> Status:
         if not seconds > 0:
-            return "time_limit"
-        highs.setOptionValue("time_limit", min(highs.getRunTime() + seconds, 1e9))
-        interrupted = run(highs)
+            return Status.TIME_LIMIT
+        status = run(highs, seconds)
         self.nodes += max(0, int(highs.getInfo().mip_node_count))
-        if interrupted:
-            return "interrupted"
-        ends = {
-            highspy.HighsModelStatus.kOptimal: "optimal",
-            highspy.HighsModelStatus.kInfeasible: "infeasible",
-            highspy.HighsModelStatus.kTimeLimit: "time_limit",
-        }
-        return ends.get(highs.getModelStatus(), "numerical")
+        return status
 
-    def _bound(self, highs: highspy.Highs, status: str) -> float:
+    def _bound(self, highs: highspy.Highs, status: Status) -> float:
         info = highs.getInfo()
-        if status == "infeasible":
+        if status == Status.INFEASIBLE:
             return -np.inf
         if info.mip_node_count < 0 or not np.isfinite(info.mip_dual_bound):
             return np.inf  # ended before there was a bound
@@ -210,7 +208,7 @@ class BudgetModel:
 
     def _choice(self, highs: highspy.Highs) -> list[int] | None:
         """The incumbent as positions in the tables."""
-        if highs.getInfo().primal_solution_status != highspy.SolutionStatus.kSolutionStatusFeasible:
+        if not feasible(highs):
             return None
         columns = np.array(highs.getSolution().col_value)
         return [int(columns[x].argmax()) for x in self._x]

@@ -17,18 +17,26 @@ solves the mixed-integer linear program over the rest (:mod:`formulations.budget
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from formulations.arrays import BoolArray, FloatArray, IntArray
 from formulations.errors import InputError
-from formulations.solving.result import relative_gap
+from formulations.solving.result import Status, relative_gap
 
 
 class OutOfReach(InputError):
-    """No widths meet a limit; ``nearest`` is the smallest cost, or the largest below the range."""
+    """No widths meet a limit.
 
-    def __init__(self, message: str, nearest: int):
+    Parameters
+    ----------
+    message : str
+    nearest : int
+        The smallest cost there is, or the largest below the range.
+    """
+
+    def __init__(self, message: str, nearest: int) -> None:
         super().__init__(message)
         self.nearest = nearest
 
@@ -47,25 +55,25 @@ class BilinearCost:
         Rows and columns that one channel of a class adds.
     """
 
-    coefficient: np.ndarray
-    fixed_rows: np.ndarray
-    owned_rows: np.ndarray
-    fixed_columns: np.ndarray
-    owned_columns: np.ndarray
+    coefficient: IntArray
+    fixed_rows: IntArray
+    owned_rows: IntArray
+    fixed_columns: IntArray
+    owned_columns: IntArray
 
-    def sizes(self, widths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def sizes(self, widths: IntArray) -> tuple[IntArray, IntArray]:
         """Rows and columns of every layer, each (L,), for (C,) widths."""
         return (
             self.fixed_rows + widths @ self.owned_rows,
             self.fixed_columns + widths @ self.owned_columns,
         )
 
-    def value(self, widths: np.ndarray) -> int:
+    def value(self, widths: IntArray) -> int:
         """The cost of (C,) widths."""
         rows, columns = self.sizes(widths)
         return int(self.coefficient @ (rows * columns))
 
-    def take(self, index: np.ndarray) -> BilinearCost:
+    def take(self, index: IntArray) -> BilinearCost:
         """The cost of some of the classes, the others having width 0."""
         return BilinearCost(
             self.coefficient,
@@ -75,7 +83,7 @@ class BilinearCost:
             self.owned_columns[index],
         )
 
-    def layers(self, mask: np.ndarray) -> BilinearCost:
+    def layers(self, mask: BoolArray) -> BilinearCost:
         """The cost of some of the layers, given by an (L,) mask."""
         return BilinearCost(
             self.coefficient[mask],
@@ -85,7 +93,7 @@ class BilinearCost:
             self.owned_columns[:, mask],
         )
 
-    def polynomial(self) -> tuple[int, np.ndarray, np.ndarray]:
+    def polynomial(self) -> tuple[int, IntArray, IntArray]:
         """(constant, linear (C,), quadratic (C, C) upper triangular) of the same cost."""
         rows, columns = self.owned_rows * self.coefficient, self.owned_columns * self.coefficient
         constant = int(self.coefficient @ (self.fixed_rows * self.fixed_columns))
@@ -109,7 +117,7 @@ class Limit:
     at_most: int
     at_least: int = 0
 
-    def allows(self, widths: np.ndarray) -> bool:
+    def allows(self, widths: IntArray) -> bool:
         """Whether the widths' cost, in exact integers, is in the range."""
         return self.at_least <= self.cost.value(widths) <= self.at_most
 
@@ -137,13 +145,13 @@ class BudgetProblem:
         coefficient is negative, or a floor is out of reach.
     """
 
-    widths: Sequence[np.ndarray]
-    values: Sequence[np.ndarray]
+    widths: Sequence[IntArray]
+    values: Sequence[FloatArray]
     limits: Sequence[Limit]
-    floors: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), int))
-    floor_sizes: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
+    floors: IntArray = field(default_factory=lambda: np.zeros((0, 0), int))
+    floor_sizes: IntArray = field(default_factory=lambda: np.zeros(0, int))
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.floors.size == 0:
             object.__setattr__(self, "floors", np.zeros((0, self.classes), int))
         for number, (widths, values) in enumerate(zip(self.widths, self.values, strict=True)):
@@ -166,19 +174,20 @@ class BudgetProblem:
 
     @property
     def classes(self) -> int:
+        """C, the number of classes."""
         return len(self.widths)
 
     @property
-    def narrowest(self) -> np.ndarray:
+    def narrowest(self) -> IntArray:
         """The smallest allowed width of every class, (C,)."""
         return np.array([widths[0] for widths in self.widths])
 
     @property
-    def widest(self) -> np.ndarray:
+    def widest(self) -> IntArray:
         """The largest allowed width of every class, (C,)."""
         return np.array([widths[-1] for widths in self.widths])
 
-    def at(self, choice: Sequence[int]) -> np.ndarray:
+    def at(self, choice: Sequence[int] | IntArray) -> IntArray:
         """Widths of the choices, given by their positions in the tables, (C,)."""
         return np.array([widths[k] for widths, k in zip(self.widths, choice, strict=True)])
 
@@ -186,14 +195,15 @@ class BudgetProblem:
         """Worth of the choices, given by their positions in the tables."""
         return float(sum(values[k] for values, k in zip(self.values, choice, strict=True)))
 
-    def above_floors(self, widths: np.ndarray) -> bool:
+    def above_floors(self, widths: IntArray) -> bool:
+        """Whether (C,) widths meet every floor."""
         return bool((self.floors @ widths >= self.floor_sizes).all())
 
-    def feasible(self, widths: np.ndarray) -> bool:
+    def feasible(self, widths: IntArray) -> bool:
         """Whether (C,) widths meet every floor and limit, in exact integers."""
         return self.above_floors(widths) and all(limit.allows(widths) for limit in self.limits)
 
-    def restricted(self, keep: Sequence[np.ndarray]) -> BudgetProblem:
+    def restricted(self, keep: Sequence[BoolArray]) -> BudgetProblem:
         """The same problem with the allowed widths where the masks are True."""
         return BudgetProblem(
             [widths[mask] for widths, mask in zip(self.widths, keep, strict=True)],
@@ -202,48 +212,6 @@ class BudgetProblem:
             self.floors,
             self.floor_sizes,
         )
-
-    def smallest(self, limit: Limit) -> int:
-        """The least cost that the allowed widths and floors leave, whatever the limits."""
-        if self.above_floors(self.narrowest):
-            return limit.cost.value(self.narrowest)
-        return self._extreme(Limit(limit.cost, limit.cost.value(self.widest)), -1.0)
-
-    def largest(self, limit: Limit) -> int:
-        """The greatest cost within ``limit.at_most``, whatever ``at_least`` and other limits."""
-        return self._extreme(Limit(limit.cost, limit.at_most), 1.0)
-
-    def solve(self, *, time_limit: float = float("inf"), tolerance: float = 1e-4) -> Allocation:
-        """Solve the problem exactly.
-
-        Parameters
-        ----------
-        time_limit : float
-            Seconds, positive. When it is over, or on Ctrl-C, the incumbent is returned with its
-            true bound.
-        tolerance : float
-            Relative gap at which to stop.
-
-        Raises
-        ------
-        OutOfReach
-            If no widths meet a limit: the message names the least cost, or the nearest one below
-            the range.
-        InputError
-            If limits and floors exclude each other, or time ended before widths were found.
-        """
-        from formulations.budget.solve import solve
-
-        return solve(self, time_limit=time_limit, tolerance=tolerance)
-
-    def _extreme(self, limit: Limit, sign: float) -> int:
-        from formulations.budget.milp import BudgetModel
-
-        alone = replace(self, limits=(limit,))
-        choice = BudgetModel(alone).extreme(limit.cost, sign)
-        if choice is None:
-            raise InputError("no widths were found in time: give fewer of them to choose from")
-        return limit.cost.value(self.at(choice))
 
 
 @dataclass(frozen=True, eq=False)
@@ -256,22 +224,22 @@ class Allocation:
     costs : tuple of int
         Of every limit, exact.
     value : float
+        Worth of the widths.
     bound : float
         Proved upper bound on the optimal value.
-    status : str
-        ``"optimal"`` (gap within the tolerance), ``"time_limit"``, ``"interrupted"`` or
-        ``"numerical"`` (the linear programs' precision allows no more).
+    status : Status
+        How the solve ended.
     nodes : int
         Branch-and-bound nodes of HiGHS; 0 where the Lagrangian bound was enough.
     seconds : float
         Wall time.
     """
 
-    widths: np.ndarray
+    widths: IntArray
     costs: tuple[int, ...]
     value: float
     bound: float
-    status: str
+    status: Status
     nodes: int
     seconds: float
 

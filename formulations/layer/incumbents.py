@@ -6,16 +6,18 @@ from collections.abc import Callable
 
 import numpy as np
 
-from formulations.arrays import BoolArray
-from formulations.layer.local_search import improve, refit
+from formulations.arrays import BoolArray, FloatArray
+from formulations.layer import local_search
 from formulations.layer.problem import LayerProblem
+from formulations.layer.refit import refit
 from formulations.solving import safe_bound
+from formulations.solving.incumbents import Incumbents
 from formulations.solving.node import FREE
 from formulations.terms.term import Partition
 
 
-class Incumbents:
-    """The best support met so far.
+class RefitIncumbents(Incumbents):
+    """Supports of a layer problem, refitted; a new best one is improved by local search.
 
     Parameters
     ----------
@@ -25,18 +27,12 @@ class Incumbents:
         Largest number of groups kept.
     pause : callable
         Called now and then; what it raises ends the work.
-
-    Attributes
-    ----------
-    support : (J,) bool array
-    objective : float
     """
 
     def __init__(self, problem: LayerProblem, most: int, pause: Callable[[], None]) -> None:
-        self.problem, self.most, self.pause = problem, most, pause
-        self.support, self.objective = np.zeros(problem.groups, bool), problem.constant
+        super().__init__(problem.groups, most, problem.constant)
+        self.problem, self.pause = problem, pause
         self._free = np.full(problem.groups, FREE, np.int8)
-        self._seen: set[bytes] = {self.support.tobytes()}
         if problem.plain:
             self._data = (
                 np.ascontiguousarray(problem.hessian),
@@ -45,23 +41,12 @@ class Incumbents:
                 problem.price,
             )
 
-    def begin(self, support: np.ndarray) -> None:
+    def begin(self, support: BoolArray) -> None:
         """Take a support as it is, if it is better than none."""
         if support.sum() <= self.most and (value := self.value(support)) < self.objective:
-            self.objective, self.support = value, support
+            self.take(support, value)
 
-    def offer(self, support: np.ndarray) -> None:
-        """Refit a support; if it is the best yet, take it and improve it."""
-        key = support.tobytes()
-        if key in self._seen or support.sum() > self.most:
-            return
-        self._seen.add(key)
-        value = self.value(support)
-        if value < self.objective:
-            self.objective, self.support = value, support
-            self.search()
-
-    def search(self) -> None:
+    def improve(self) -> None:
         """Local search from the best support: single flips and, for φ = a‖w‖², swaps."""
         fell = True
         while fell:
@@ -69,20 +54,22 @@ class Incumbents:
             trial = self.support.copy()
             if self.problem.plain:
                 block = self.problem.block
-                value, fell = improve(*self._data, self._free, trial, self.most, block)
+                value, fell = local_search.improve(*self._data, self._free, trial, self.most, block)
             else:
                 value, fell = self._flip(trial)
             if fell:
-                self.objective, self.support = value, trial
+                self.take(trial, value)
 
-    def solution(self) -> tuple[np.ndarray, float]:
+    def solution(self) -> tuple[FloatArray, float]:
         """Best weights on the support, (D, O), and the objective that they have."""
         if not self.problem.plain:
-            weights = self.problem.refit(self.support)
+            weights = refit(self.problem, self.support)
             return weights, self.problem.objective(weights, self.support)
         hessian, cross, constant, price = self._data
         weights = np.zeros_like(cross)
-        _, own, _ = refit(*self._data, np.flatnonzero(self.support), self.problem.block)
+        _, own, _ = local_search.refit(
+            *self._data, np.flatnonzero(self.support), self.problem.block
+        )
         weights[self.problem.rows(self.support)] = own
         quadratic = 0.5 * np.vdot(weights, hessian @ weights) - np.vdot(cross, weights)
         return weights, float(quadratic + constant + price[self.support].sum())
@@ -94,13 +81,13 @@ class Incumbents:
             return refit_bound(self.problem, support) + paid
         return refit_bound_of_any(self.problem, support, self.pause) + paid
 
-    def value(self, support: np.ndarray) -> float:
+    def value(self, support: BoolArray) -> float:
         """The objective of a support, refitted."""
         if self.problem.plain:
-            return refit(*self._data, np.flatnonzero(support), self.problem.block)[0]
-        return self.problem.objective(self.problem.refit(support, self.pause), support)
+            return local_search.refit(*self._data, np.flatnonzero(support), self.problem.block)[0]
+        return self.problem.objective(refit(self.problem, support, self.pause), support)
 
-    def _flip(self, support: np.ndarray) -> tuple[float, bool]:
+    def _flip(self, support: BoolArray) -> tuple[float, bool]:
         """The best single flip, in place; its objective and whether it fell."""
         best, group = self.objective, -1
         for j in range(len(support)):
@@ -120,12 +107,12 @@ def refit_bound(problem: LayerProblem, support: BoolArray) -> float:
     chosen, free = np.flatnonzero(support), np.zeros(problem.groups)
     rows = problem.rows(support)
     hessian, cross = (np.ascontiguousarray(m) for m in (problem.hessian, problem.cross))
-    _, own, _ = refit(hessian, cross, problem.constant, free, chosen, problem.block)
+    _, own, _ = local_search.refit(hessian, cross, problem.constant, free, chosen, problem.block)
     delta = np.zeros((1, len(chosen), problem.block, problem.block))
     fenchel = safe_bound.fenchel(
         *(hessian[np.ix_(rows, rows)][None], cross[rows][None], problem.constant, own[None]),
         *(delta, np.zeros((1, len(chosen)), bool)),
-        least=2 * float(np.min(np.broadcast_to(problem.term.ridge, support.shape)[chosen])),
+        least=2 * float(np.min(problem.ridge[chosen])),
     )
     return float(fenchel.value[0] - fenchel.margin[0])
 
@@ -137,7 +124,7 @@ def refit_bound_of_any(
     if not support.any():
         return problem.constant
     rows, term = problem.rows(support), problem.term
-    weights = problem.refit(support, pause)[rows]
+    weights = refit(problem, support, pause)[rows]
     gram = problem.curvature[np.ix_(rows, rows)]
     point = safe_bound.dual_point(gram, problem.cross[rows], problem.constant, weights)
     sizes = Partition(np.full(int(support.sum()), problem.block * problem.outputs))

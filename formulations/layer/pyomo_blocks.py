@@ -8,6 +8,7 @@ on Pyomo expressions.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from types import SimpleNamespace
 
 import pyomo.environ as pyo
@@ -31,7 +32,9 @@ _PYOMO = SimpleNamespace(
 )
 
 
-def big_m_block(block, weights, term: Term, bounds) -> None:
+def big_m_block(
+    block: pyo.Block, weights: Sequence[pyo.Var], term: Term, bounds: Sequence[float]
+) -> None:
     """State one group's term with big-M constraints (a convex MIQP where φ is a square).
 
     Sets
@@ -76,7 +79,9 @@ def big_m_block(block, weights, term: Term, bounds) -> None:
     )
 
 
-def perspective_block(block, weights, term: Term, bounds) -> None:
+def perspective_block(
+    block: pyo.Block, weights: Sequence[pyo.Var], term: Term, bounds: Sequence[float]
+) -> None:
     """State one group's term with its perspective.
 
     Sets
@@ -123,12 +128,12 @@ def _ball(term: Term) -> bool:
     return term.profile.ball and math.isfinite(float(term.bound))
 
 
-def _phi(term: Term, norm):
+def _phi(term: Term, norm: pyo.Expression) -> pyo.Expression:
     parameters = {name: float(value) for name, value in term.parameters.items()}
     return float(term.weight) * term.profile.value(_PYOMO, norm, **parameters)
 
 
-def _norm(block, weights, term: Term):
+def _norm(block: pyo.Block, weights: Sequence[pyo.Var], term: Term) -> pyo.Var:
     """The variable s ≥ ‖w‖_p; ψ does not decrease, so that it is tight at an optimum."""
     order = term.profile.norm_order
     block.s = pyo.Var(domain=pyo.NonNegativeReals)
@@ -147,7 +152,7 @@ def _norm(block, weights, term: Term):
     return block.s
 
 
-def _box(block, weights, bounds) -> None:
+def _box(block: pyo.Block, weights: Sequence[pyo.Var], bounds: Sequence[float]) -> None:
     block.below = pyo.ConstraintList()
     block.above = pyo.ConstraintList()
     for w, m in zip(weights, bounds, strict=True):

@@ -15,9 +15,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from formulations.arrays import BoolArray, FloatArray
 from formulations.errors import InputError
 from formulations.layer.local_search import changes
 from formulations.layer.problem import LayerProblem
+from formulations.layer.refit import refit
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +42,7 @@ class Stack:
     problems: tuple[LayerProblem, ...]
     each: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if len({problem.groups for problem in self.problems}) != 1:
             raise InputError("problems are stacked that have the same groups")
         if not all(problem.plain for problem in self.problems):
@@ -52,8 +54,8 @@ class Stack:
         return self.problems[0].groups
 
     @property
-    def price(self) -> np.ndarray:
-        """C of every group, (J,)."""
+    def price(self) -> FloatArray:
+        """Price c of every group, (J,)."""
         return np.full(self.groups, self.each)
 
     @property
@@ -61,16 +63,16 @@ class Stack:
         """Σ c₀: loss of keeping no group."""
         return sum(problem.constant for problem in self.problems)
 
-    def objective(self, support: np.ndarray) -> float:
+    def objective(self, support: BoolArray) -> float:
         """Loss and shrinkage of a (J,) support, every problem refitted, without prices."""
         total = 0.0
         for problem in self.problems:
-            weights = problem.refit(support)
+            weights = refit(problem, support)
             shrinkage = problem.term.shrinkage(problem.by_group(weights)).sum()
             total += problem.loss(weights) + float(shrinkage)
         return total
 
-    def changes(self, support: np.ndarray) -> tuple[float, np.ndarray]:
+    def changes(self, support: BoolArray) -> tuple[float, FloatArray]:
         """The objective of a support, and by how much adding or removing each group changes it.
 
         Exactly, (J,): a removal by ½⟨W_j, ((H_SS⁻¹)_jj)⁻¹ W_j⟩, an addition by −½⟨R_j, Z_j⁻¹ R_j⟩,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyomo.environ as pyo
 
+from formulations.arrays import FloatArray
 from formulations.relu.network import Network
 
 
@@ -25,8 +26,8 @@ class Bounds:
         One array a layer, the outputs last.
     """
 
-    lower: tuple[np.ndarray, ...]
-    upper: tuple[np.ndarray, ...]
+    lower: tuple[FloatArray, ...]
+    upper: tuple[FloatArray, ...]
 
     def sample(self, index: int) -> Bounds:
         """The bounds of one sample."""
@@ -34,8 +35,8 @@ class Bounds:
         return Bounds(tuple(b[pick] for b in self.lower), tuple(b[pick] for b in self.upper))
 
 
-def interval_bounds(inputs: np.ndarray, low: Network, high: Network) -> Bounds:
-    """Bounds by interval arithmetic, whichever units are kept.
+def interval_bounds(inputs: FloatArray, low: Network, high: Network) -> Bounds:
+    """Bound every z by interval arithmetic, whichever units are kept.
 
     With weights in [W⁻, W⁺], biases in [b⁻, b⁺] and h ∈ [0, u], u = max(0, z⁺) of the layer before
     (0 because a unit may be removed),
@@ -68,7 +69,7 @@ def interval_bounds(inputs: np.ndarray, low: Network, high: Network) -> Bounds:
     return Bounds(tuple(lower), tuple(upper))
 
 
-def relu_block(block: pyo.Block, z: object, y: object, lower: float, upper: float) -> None:
+def relu_block(block: pyo.Block, z: pyo.Expression, y: pyo.Var, lower: float, upper: float) -> None:
     """State h = y·max(0, z) of one unit and sample.
 
     Parameters

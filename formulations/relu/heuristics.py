@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from formulations.arrays import FloatArray
 from formulations.relu.network import Network, Support, pre_activations
+from formulations.solving.deadline import Deadline
 
 if TYPE_CHECKING:
     from formulations.relu.problems import Training
@@ -17,16 +18,25 @@ _SWEEPS = 30
 
 
 def grid_descent(
-    problem: Training, starts: int, rng: np.random.Generator, until: float
+    problem: Training, starts: int, rng: np.random.Generator, deadline: Deadline
 ) -> tuple[Network, Support]:
-    """The best of so many descents from random points of the grid, and of the zero network.
+    """Take the best of so many descents from random points of the grid, and of the zero network.
 
     A descent moves each weight in turn to its best grid point and removes each unit whose loss is
-    worth less than its price, until nothing helps. None starts after ``until``, a value of
-    ``time.perf_counter``.
+    worth less than its price, until nothing helps.
+
+    Parameters
+    ----------
+    problem : Training
+    starts : int
+        Descents from random points.
+    rng : Generator
+        Of the points and of the order in which weights are moved.
+    deadline : Deadline
+        When it is over, no further descent starts.
     """
     found = [_descend(problem, _zero(problem), rng)]
-    while len(found) <= starts and time.perf_counter() < until:
+    while len(found) <= starts and not deadline.over:
         found.append(_descend(problem, _random(problem, rng), rng))
     _, layers, support = min(found, key=lambda trial: trial[0])
     for layer, keep in enumerate(support):  # what a removed unit has left means nothing
@@ -36,7 +46,7 @@ def grid_descent(
 
 
 def in_order(problem: Training, network: Network, support: Support) -> tuple[Network, Support]:
-    """The same network with the interchangeable units of each layer in the MILP's order.
+    """Put the interchangeable units of each layer in the MILP's order; the network is the same.
 
     Kept units first, then by bias and incoming weights, descending, as in
     :func:`formulations.relu.milp.break_symmetry`.
@@ -54,17 +64,17 @@ def in_order(problem: Training, network: Network, support: Support) -> tuple[Net
     return Network(weights, biases), tuple(kept)
 
 
-def _zero(problem: Training) -> list[np.ndarray]:
+def _zero(problem: Training) -> list[FloatArray]:
     return [np.zeros((n, m + 1)) for m, n in pairwise(problem.sizes)]
 
 
-def _random(problem: Training, rng: np.random.Generator) -> list[np.ndarray]:
+def _random(problem: Training, rng: np.random.Generator) -> list[FloatArray]:
     return [rng.choice(problem.grid, size=layer.shape) for layer in _zero(problem)]
 
 
 def _descend(
-    problem: Training, layers: list[np.ndarray], rng: np.random.Generator
-) -> tuple[float, list[np.ndarray], Support]:
+    problem: Training, layers: list[FloatArray], rng: np.random.Generator
+) -> tuple[float, list[FloatArray], Support]:
     """(objective, layers with the bias as last column, support)."""
     support = tuple(np.ones(width, bool) for width in problem.hidden)
 

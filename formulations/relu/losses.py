@@ -14,7 +14,9 @@ lines; of the square's tangents only those at the points met are stated (outer a
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import ArrayLike
 
+from formulations.arrays import FloatArray
 from formulations.errors import InputError
 
 # Tangents of the square that a model starts with.
@@ -22,11 +24,11 @@ _TANGENTS = 9
 
 
 class L1:
-    """Σ |f − T|."""
+    """Σ |f − T|; the other losses differ from it in their lines."""
 
     name = "l1"
 
-    def targets(self, raw: np.ndarray, samples: int, outputs: int) -> np.ndarray:
+    def targets(self, raw: ArrayLike, samples: int, outputs: int) -> FloatArray:
         """Targets as an (n, outputs) array; a vector fits a single output."""
         targets = np.asarray(raw, float)
         if outputs == 1 and targets.ndim == 1:
@@ -40,7 +42,7 @@ class L1:
             raise InputError("targets hold a number that is not finite")
         return targets
 
-    def value(self, outputs: np.ndarray, targets: np.ndarray) -> float:
+    def value(self, outputs: FloatArray, targets: FloatArray) -> float:
         """The loss of outputs (n, O)."""
         return float(np.abs(outputs - targets).sum())
 
@@ -58,22 +60,24 @@ class Hinge(L1):
 
     name = "hinge"
 
-    def targets(self, raw: np.ndarray, samples: int, outputs: int) -> np.ndarray:
+    def targets(self, raw: ArrayLike, samples: int, outputs: int) -> FloatArray:
         """±1 as an (n, outputs) array; for several outputs also class numbers (n,)."""
-        raw = np.asarray(raw)
-        if raw.shape == (samples,) and outputs > 1:
-            if not np.isin(raw, np.arange(outputs)).all():
+        labels = np.asarray(raw)
+        if labels.shape == (samples,) and outputs > 1:
+            if not np.isin(labels, np.arange(outputs)).all():
                 raise InputError(f"class labels must be whole numbers from 0 to {outputs - 1}")
-            return np.where(raw[:, None] == np.arange(outputs), 1.0, -1.0)
+            return np.where(labels[:, None] == np.arange(outputs), 1.0, -1.0)
         targets = super().targets(raw, samples, outputs)
         if not np.isin(targets, (-1, 1)).all():
             raise InputError("labels of the hinge loss must be -1 or 1 (or class numbers)")
         return targets
 
-    def value(self, outputs: np.ndarray, targets: np.ndarray) -> float:
+    def value(self, outputs: FloatArray, targets: FloatArray) -> float:
+        """See :class:`L1`."""
         return float(np.maximum(0, 1 - targets * outputs).sum())
 
     def lines(self, target: float, lower: float, upper: float) -> list[tuple[float, float]]:
+        """See :class:`L1`."""
         return [(0.0, 0.0), (-target, 1.0)]
 
 
@@ -82,13 +86,16 @@ class Squared(L1):
 
     name = "squared"
 
-    def value(self, outputs: np.ndarray, targets: np.ndarray) -> float:
+    def value(self, outputs: FloatArray, targets: FloatArray) -> float:
+        """See :class:`L1`."""
         return float(((outputs - targets) ** 2).sum())
 
     def lines(self, target: float, lower: float, upper: float) -> list[tuple[float, float]]:
+        """See :class:`L1`."""
         return [self.tangent(f, target) for f in np.linspace(lower, upper, _TANGENTS)]
 
     def tangent(self, output: float, target: float) -> tuple[float, float]:
+        """See :class:`L1`."""
         residual = float(output - target)
         return 2 * residual, -2 * residual * target - residual**2
 

@@ -7,17 +7,17 @@ output.
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import numpy as np
 import pyomo.environ as pyo
 
+from formulations.arrays import FloatArray
 from formulations.relu.bounds import Bounds, relu_block
 from formulations.relu.losses import L1
 from formulations.relu.network import Network, Support
+from formulations.solving.deadline import Deadline
 from formulations.solving.milp import Milp
 
 # Linear programs answer up to their tolerance: their bounds are moved outwards by this.
@@ -27,11 +27,14 @@ _VIOLATED = 1e-7
 # Largest coefficient of a unit's key in the symmetry-breaking order.
 _KEY = 1000
 
-Affine = Callable[[int, int, int, Sequence], object]
+Activations = Sequence[pyo.Expression]
+Assignment = tuple[pyo.Var, float]
+# (layer, unit, sample, activations of the layer before) to the unit's pre-activation
+Affine = Callable[[int, int, int, Activations], pyo.Expression]
 
 
-def selection_layers(network: Network, inputs: np.ndarray, bounds: Bounds) -> pyo.ConcreteModel:
-    """Layers of a network with fixed weights, whose hidden units may be removed.
+def selection_layers(network: Network, inputs: FloatArray, bounds: Bounds) -> pyo.ConcreteModel:
+    """State the layers of a network with fixed weights, whose hidden units may be removed.
 
     Sets
         l = 0 … L−1 layers, k units of a layer, i samples
@@ -45,7 +48,7 @@ def selection_layers(network: Network, inputs: np.ndarray, bounds: Bounds) -> py
         f_ik = z_{L−1,ik}
     """
 
-    def affine(layer: int, unit: int, sample: int, before: Sequence) -> object:
+    def affine(layer: int, unit: int, sample: int, before: Activations) -> pyo.Expression:
         weights, bias = network.weights[layer][unit], network.biases[layer][unit]
         if layer == 0:
             return float(weights @ inputs[sample] + bias)
@@ -58,9 +61,9 @@ def selection_layers(network: Network, inputs: np.ndarray, bounds: Bounds) -> py
 
 
 def training_layers(
-    widths: Sequence[int], outputs: int, step: float, half: int, inputs: np.ndarray, bounds: Bounds
+    widths: Sequence[int], outputs: int, step: float, half: int, inputs: FloatArray, bounds: Bounds
 ) -> pyo.ConcreteModel:
-    """Layers whose weights are points of the grid {−half·step, …, half·step}.
+    """State layers whose weights are points of the grid {−half·step, …, half·step}.
 
     Sets
         l = 0 … L−1 layers, k units of a layer, j its inputs and the bias, i samples, t bits
@@ -100,7 +103,7 @@ def training_layers(
     model.products = pyo.ConstraintList()
     model.product = pyo.Var(pyo.Any, domain=pyo.NonNegativeReals, dense=False)
 
-    def product(layer: int, unit: int, j: int, sample: int, h: object) -> object:
+    def product(layer: int, unit: int, j: int, sample: int, h: pyo.Expression) -> pyo.Expression:
         """w·h, exactly."""
         reach = float(max(0.0, bounds.upper[layer - 1][sample, j]))
         if reach == 0:
@@ -117,7 +120,7 @@ def training_layers(
         model.products.add(2 * half * (reach - h) - rest >= 0)
         return step * (whole - half * h)
 
-    def affine(layer: int, unit: int, sample: int, before: Sequence) -> object:
+    def affine(layer: int, unit: int, sample: int, before: Activations) -> pyo.Expression:
         bias = model.weight[layer, unit, sizes[layer]]
         if layer == 0:
             x = inputs[sample]
@@ -136,7 +139,7 @@ def training_layers(
 
 
 def break_symmetry(
-    model: pyo.ConcreteModel, prices: Sequence[np.ndarray], inputs: int, half: int, step: float
+    model: pyo.ConcreteModel, prices: Sequence[FloatArray], inputs: int, half: int, step: float
 ) -> None:
     """Order the interchangeable units of every hidden layer of a training model, in place.
 
@@ -160,25 +163,27 @@ def break_symmetry(
         factor = [base**e for e in reversed(range(len(places)))]
         largest = half * sum(factor)
 
-        def key(unit, layer=layer, places=places, factor=factor):
-            terms = zip(factor, places, strict=True)
-            return sum(f * model.weight[layer, unit, j] for f, j in terms) * (1 / step)
+        keys = [
+            sum(f * model.weight[layer, unit, j] for f, j in zip(factor, places, strict=True))
+            * (1 / step)
+            for unit in range(sizes[layer + 1])
+        ]
 
         for value in np.unique(price):
             same = [int(unit) for unit in np.flatnonzero(price == value)]
             for j, k in pairwise(same):
                 model.order.add(model.y[layer, j] >= model.y[layer, k])
-                model.order.add(key(j) >= key(k) - largest * (1 - model.y[layer, k]))
+                model.order.add(keys[j] >= keys[k] - largest * (1 - model.y[layer, k]))
 
 
 def state_objective(
     model: pyo.ConcreteModel,
     loss: L1,
-    targets: np.ndarray,
-    prices: Sequence[np.ndarray],
+    targets: FloatArray,
+    prices: Sequence[FloatArray],
     bounds: Bounds,
 ) -> None:
-    """The objective of a model with layers, in place.
+    """State the objective of a model with layers, in place.
 
     Variables
         e_ik ≥ 0    loss of output k for sample i
@@ -197,7 +202,7 @@ def state_objective(
     model.objective = pyo.Objective(expr=pyo.quicksum(model.e.values()) + price)
 
 
-def cut(model: pyo.ConcreteModel, loss: L1, targets: np.ndarray) -> int:
+def cut(model: pyo.ConcreteModel, loss: L1, targets: FloatArray) -> int:
     """Add the loss's tangents that the model's point violates; how many there were."""
     found = 0
     for at, f in model.f.items():
@@ -212,7 +217,7 @@ def lp_bounds(
     head: Callable[[int, int, Bounds], pyo.ConcreteModel],
     bounds: Bounds,
     first: int = 0,
-    until: float = math.inf,
+    deadline: Deadline | None = None,
 ) -> Bounds:
     """Tighten bounds by linear programs: min and max of each z over the relaxation before it.
 
@@ -227,13 +232,13 @@ def lp_bounds(
         Valid ones to start from.
     first : int
         First layer to tighten.
-    until : float
-        Value of ``time.perf_counter`` at which to leave the rest as it is.
+    deadline : Deadline, optional
+        When it is over, the rest is left as it is.
     """
     lower, upper = ([b.copy() for b in side] for side in (bounds.lower, bounds.upper))
     for layer in range(first, len(lower)):
         for sample in range(len(lower[0])):
-            if time.perf_counter() >= until:
+            if deadline is not None and deadline.over:
                 return Bounds(tuple(lower), tuple(upper))
             known = Bounds(tuple(lower), tuple(upper)).sample(sample)
             model = head(layer + 1, sample, known)
@@ -248,8 +253,8 @@ def lp_bounds(
 
 
 def choice(
-    model: pyo.ConcreteModel, before: Sequence[np.ndarray], support: Support
-) -> list[tuple[object, float]]:
+    model: pyo.ConcreteModel, before: Sequence[FloatArray], support: Support
+) -> list[Assignment]:
     """(variable, value) of y and σ for a support and the pre-activations that it leads to."""
     values = [(y, float(support[layer][unit])) for (layer, unit), y in model.y.items()]
     for (layer, i, unit), block in model.relu.items():
@@ -263,7 +268,7 @@ def _layers(
     model: pyo.ConcreteModel,
     widths: Sequence[int],
     outputs: int,
-    inputs: np.ndarray,
+    inputs: FloatArray,
     bounds: Bounds,
     affine: Affine,
 ) -> None:
@@ -273,7 +278,7 @@ def _layers(
     model.y = pyo.Var(units, domain=pyo.Binary, initialize=0)
     model.relu = pyo.Block([(layer, i, unit) for layer, unit in units for i in samples])
 
-    def before(layer: int, i: int) -> list:
+    def before(layer: int, i: int) -> Activations:
         """Activations that enter a layer."""
         return [model.relu[layer - 1, i, j].h for j in range(widths[layer - 1])] if layer else []
 

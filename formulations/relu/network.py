@@ -15,11 +15,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from formulations.arrays import BoolArray, FloatArray
 from formulations.errors import InputError
-from formulations.solving.result import relative_gap
+from formulations.solving.result import Status, relative_gap
 
 # Which units of each hidden layer are kept: one (n_l,) bool array a layer.
-Support = tuple[np.ndarray, ...]
+Support = tuple[BoolArray, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,10 +39,10 @@ class Network:
         Naming the layer whose shape does not chain, or whose number is not finite.
     """
 
-    weights: Sequence[np.ndarray]
-    biases: Sequence[np.ndarray]
+    weights: Sequence[FloatArray]
+    biases: Sequence[FloatArray]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("weights", "biases"):
             arrays = tuple(np.array(value, float) for value in getattr(self, name))
             object.__setattr__(self, name, arrays)
@@ -69,7 +70,7 @@ class Network:
     @property
     def inputs(self) -> int:
         """Number of input features."""
-        return self.weights[0].shape[1]
+        return int(self.weights[0].shape[1])
 
     @property
     def hidden(self) -> tuple[int, ...]:
@@ -86,20 +87,20 @@ class Network:
         """The support that keeps every hidden unit."""
         return tuple(np.ones(units, bool) for units in self.hidden)
 
-    def pre_activations(self, x: np.ndarray, support: Support | None = None) -> list[np.ndarray]:
-        """z_l of every layer, the outputs last: (n, n_l) arrays for inputs (n, n_in).
+    def pre_activations(self, x: FloatArray, support: Support | None = None) -> list[FloatArray]:
+        """Compute z_l of every layer, the outputs last: (n, n_l) arrays for inputs (n, n_in).
 
         Units outside ``support`` have activation 0; their own z is still given.
         """
         return pre_activations(self.weights, self.biases, x, support or self.everything)
 
-    def activations(self, x: np.ndarray, support: Support | None = None) -> list[np.ndarray]:
-        """h_l of every hidden layer, (n, n_l) arrays, 0 for units outside ``support``."""
+    def activations(self, x: FloatArray, support: Support | None = None) -> list[FloatArray]:
+        """Compute h_l of every hidden layer, (n, n_l) arrays, 0 for units outside ``support``."""
         support = support or self.everything
         before = self.pre_activations(x, support)[:-1]
         return [np.maximum(0, z) * keep for z, keep in zip(before, support, strict=True)]
 
-    def forward(self, x: np.ndarray, support: Support | None = None) -> np.ndarray:
+    def forward(self, x: FloatArray, support: Support | None = None) -> FloatArray:
         """Outputs (n, n_out) for inputs (n, n_in)."""
         return self.pre_activations(x, support)[-1]
 
@@ -118,13 +119,14 @@ class Network:
 
 
 def pre_activations(
-    weights: Sequence[np.ndarray],
-    biases: Sequence[np.ndarray],
-    x: np.ndarray,
+    weights: Sequence[FloatArray],
+    biases: Sequence[FloatArray],
+    x: FloatArray,
     support: Support,
-) -> list[np.ndarray]:
-    """z_l of every layer, for arrays that need not be a checked :class:`Network`."""
-    before, h = [], x
+) -> list[FloatArray]:
+    """Compute z_l of every layer, for arrays that need not be a checked :class:`Network`."""
+    before: list[FloatArray] = []
+    h = x
     for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
         before.append(h @ weight.T + bias)
         if layer < len(support):
@@ -142,10 +144,8 @@ class NetworkSolution:
         Loss + prices of the incumbent, from a forward pass of its network.
     bound : float
         Proved lower bound on the optimum, up to HiGHS's tolerances (1e-9).
-    status : str
-        ``"optimal"`` (gap within the tolerance), ``"time_limit"``, ``"interrupted"`` or
-        ``"numerical"`` (HiGHS's precision allows no more). Never infeasible: a network without
-        hidden units is always allowed.
+    status : Status
+        How the solve ended. Never infeasible: a network without hidden units is always allowed.
     support : tuple of (n_l,) bool arrays
         Kept units of every hidden layer.
     network : Network
@@ -165,10 +165,10 @@ class NetworkSolution:
 
     objective: float
     bound: float
-    status: str
+    status: Status
     support: Support
     network: Network
-    activations: tuple[np.ndarray, ...] | None
+    activations: tuple[FloatArray, ...] | None
     loss: float
     nodes: int
     seconds: float
@@ -207,7 +207,7 @@ class NetworkRelaxation:
     """
 
     value: float
-    indicator: tuple[np.ndarray, ...]
+    indicator: tuple[FloatArray, ...]
     support: Support
     network: Network
     objective: float

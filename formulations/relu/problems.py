@@ -9,34 +9,44 @@ incumbent; their MILPs are in :mod:`formulations.relu.milp`.
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import combinations, pairwise
-from typing import TYPE_CHECKING
+from typing import ClassVar
 
 import numpy as np
+import pyomo.environ as pyo
+from numpy.typing import ArrayLike
 
+from formulations.arrays import BoolArray, FloatArray
 from formulations.errors import InputError
+from formulations.relu import heuristics, milp
 from formulations.relu.bounds import Bounds, interval_bounds
 from formulations.relu.losses import L1, find_loss
+from formulations.relu.milp import Assignment
 from formulations.relu.network import Network, Support
-
-if TYPE_CHECKING:
-    import pyomo.environ as pyo
+from formulations.solving.deadline import Deadline
 
 Price = float | Sequence[float] | Sequence[Sequence[float]]
 # Random starts of the training heuristic.
 _STARTS = 50
 
 
-@dataclass(frozen=True, eq=False)
-class _Problem:
+class _Problem(ABC):
     """What both problems share; ``Selection`` and ``Training`` say which layers there are."""
 
-    def _prepare(self, outputs: int) -> None:
+    inputs: FloatArray
+    targets: FloatArray
+    loss: str
+    price: Price
+    criterion: L1
+    prices: tuple[FloatArray, ...]
+    # layers whose bounds by intervals are as tight as those by linear programs
+    exact_layers: ClassVar[int]
+
+    def _prepare(self, hidden: Sequence[int], outputs: int) -> None:
         inputs = np.asarray(self.inputs, float)
         if inputs.ndim != 2 or inputs.size == 0:
             raise InputError(f"inputs must be a matrix, one sample a row: shape {inputs.shape}")
@@ -46,7 +56,7 @@ class _Problem:
         object.__setattr__(self, "inputs", inputs)
         object.__setattr__(self, "criterion", loss)
         object.__setattr__(self, "targets", loss.targets(self.targets, len(inputs), outputs))
-        object.__setattr__(self, "prices", _prices(self.price, self.hidden))
+        object.__setattr__(self, "prices", _prices(self.price, hidden))
 
     def objective(self, network: Network, support: Support) -> float:
         """Loss + prices of a full-width network of which ``support`` is kept."""
@@ -58,22 +68,53 @@ class _Problem:
         return float(sum(c @ keep for c, keep in zip(self.prices, support, strict=True)))
 
     def model(self, bounds: Bounds | None = None) -> pyo.ConcreteModel:
-        """The big-M MILP, with these bounds or those of interval arithmetic.
+        """State the big-M MILP, with these bounds or those of interval arithmetic.
 
         See :mod:`formulations.relu.milp` for its algebra.
         """
-        from formulations.relu import milp as network_models
-
         bounds = bounds or self.interval_bounds()
         model = self.layers(self.inputs, bounds)
-        network_models.state_objective(model, self.criterion, self.targets, self.prices, bounds)
+        milp.state_objective(model, self.criterion, self.targets, self.prices, bounds)
         return model
 
-    def lp_bounds(self, bounds: Bounds | None = None, until: float = math.inf) -> Bounds:
-        """Bounds tightened by linear programs; see :func:`network_models.lp_bounds`."""
-        from formulations.relu.milp import lp_bounds
+    def lp_bounds(self, bounds: Bounds | None = None, deadline: Deadline | None = None) -> Bounds:
+        """Tighten bounds by linear programs; see :func:`formulations.relu.milp.lp_bounds`."""
+        bounds = bounds or self.interval_bounds()
+        return milp.lp_bounds(self.head, bounds, self.exact_layers, deadline)
 
-        return lp_bounds(self.head, bounds or self.interval_bounds(), self.exact_layers, until)
+    @abstractmethod
+    def interval_bounds(self) -> Bounds:
+        """Bounds on every z by interval arithmetic."""
+
+    @abstractmethod
+    def layers(self, inputs: FloatArray, bounds: Bounds) -> pyo.ConcreteModel:
+        """State the MILP's layers for (n, n_in) inputs, without an objective."""
+
+    @abstractmethod
+    def head(self, layers: int, sample: int, bounds: Bounds) -> pyo.ConcreteModel:
+        """State the first layers for one sample, the last of them as the output."""
+
+    @abstractmethod
+    def first_choice(self, deadline: Deadline) -> tuple[Network, Support]:
+        """A good choice by a heuristic, that is content with less when its time is over."""
+
+    @abstractmethod
+    def nothing(self) -> tuple[Network, Support]:
+        """The choice that keeps no unit."""
+
+    @abstractmethod
+    def in_order(self, network: Network, support: Support) -> tuple[Network, Support]:
+        """The choice with its interchangeable units in the MILP's order."""
+
+    @abstractmethod
+    def read(self, model: pyo.ConcreteModel) -> tuple[Network, Support]:
+        """The choice that the values of the model's variables make."""
+
+    @abstractmethod
+    def assign(
+        self, model: pyo.ConcreteModel, network: Network, support: Support
+    ) -> list[Assignment]:
+        """(variable, value) of the binary variables for a choice in the MILP's order."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,19 +139,19 @@ class Selection(_Problem):
     """
 
     network: Network
-    inputs: np.ndarray
-    targets: np.ndarray
+    inputs: FloatArray
+    targets: FloatArray
     loss: str = "l1"
     price: Price = 0.1
     criterion: L1 = field(init=False, repr=False)
-    prices: tuple[np.ndarray, ...] = field(init=False, repr=False)
+    prices: tuple[FloatArray, ...] = field(init=False, repr=False)
 
     # pre-activations of the first layer are numbers, and the second is affine in the indicators
     # alone: intervals say there what linear programs would
     exact_layers = 2
 
-    def __post_init__(self):
-        self._prepare(self.network.outputs)
+    def __post_init__(self) -> None:
+        self._prepare(self.network.hidden, self.network.outputs)
         if self.inputs.shape[1] != self.network.inputs:
             raise InputError(
                 f"inputs have {self.inputs.shape[1]} features: the network takes "
@@ -126,35 +167,29 @@ class Selection(_Problem):
         """Bounds on every z by interval arithmetic."""
         return interval_bounds(self.inputs, self.network, self.network)
 
-    def layers(self, inputs: np.ndarray, bounds: Bounds) -> pyo.ConcreteModel:
-        """The MILP's layers, without an objective."""
-        from formulations.relu.milp import selection_layers
-
-        return selection_layers(self.network, inputs, bounds)
+    def layers(self, inputs: FloatArray, bounds: Bounds) -> pyo.ConcreteModel:
+        """State the MILP's layers for (n, n_in) inputs, without an objective."""
+        return milp.selection_layers(self.network, inputs, bounds)
 
     def head(self, layers: int, sample: int, bounds: Bounds) -> pyo.ConcreteModel:
-        """The first layers for one sample, the last of them as the output."""
-        from formulations.relu.milp import selection_layers
-
+        """State the first layers for one sample, the last of them as the output."""
         cut = Bounds(bounds.lower[:layers], bounds.upper[:layers])
-        return selection_layers(self.network.head(layers), self.inputs[sample : sample + 1], cut)
+        inputs = self.inputs[sample : sample + 1]
+        return milp.selection_layers(self.network.head(layers), inputs, cut)
 
-    def first_choice(self, until: float = math.inf) -> tuple[Network, Support]:
-        """A good support: from all units and from none, the best flip or swap until none helps.
-
-        ``until`` is the value of ``time.perf_counter`` at which to be content.
-        """
+    def first_choice(self, deadline: Deadline) -> tuple[Network, Support]:
+        """A good support: from all units and from none, the best flip or swap until none helps."""
         sizes = np.cumsum(self.hidden)[:-1]
         total = sum(self.hidden)
 
-        def value(keep: np.ndarray) -> float:
+        def value(keep: BoolArray) -> float:
             return self.objective(self.network, tuple(np.split(keep, sizes)))
 
         moves = [*combinations(range(total), 1), *combinations(range(total), 2)]
         found = []
         for keep in (np.ones(total, bool), np.zeros(total, bool)):
             best = value(keep)
-            while moves and time.perf_counter() < until:
+            while moves and not deadline.over:
                 trials = [_flipped(keep, move) for move in moves]
                 values = [value(trial) for trial in trials]
                 at = int(np.argmin(values))
@@ -169,18 +204,18 @@ class Selection(_Problem):
         return self.network, tuple(np.zeros(width, bool) for width in self.hidden)
 
     def in_order(self, network: Network, support: Support) -> tuple[Network, Support]:
-        """The choice as the MILP would have it: as it is."""
+        """As it is: no units are interchangeable."""
         return network, support
 
     def read(self, model: pyo.ConcreteModel) -> tuple[Network, Support]:
         """The choice that the values of the model's variables make."""
         return self.network, read_support(model, self.hidden)
 
-    def assign(self, model: pyo.ConcreteModel, network: Network, support: Support) -> list:
-        """(variable, value) of the binary variables for a choice."""
-        from formulations.relu.milp import choice
-
-        return choice(model, network.pre_activations(self.inputs, support), support)
+    def assign(
+        self, model: pyo.ConcreteModel, network: Network, support: Support
+    ) -> list[Assignment]:
+        """(variable, value) of the binary variables for a choice in the MILP's order."""
+        return milp.choice(model, network.pre_activations(self.inputs, support), support)
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,8 +239,8 @@ class Training(_Problem):
         Naming what does not fit.
     """
 
-    inputs: np.ndarray
-    targets: np.ndarray
+    inputs: FloatArray
+    targets: FloatArray
     hidden: Sequence[int]
     loss: str = "l1"
     price: Price = 0.1
@@ -213,11 +248,11 @@ class Training(_Problem):
     limit: float = 2.0
     outputs: int | None = None
     criterion: L1 = field(init=False, repr=False)
-    prices: tuple[np.ndarray, ...] = field(init=False, repr=False)
+    prices: tuple[FloatArray, ...] = field(init=False, repr=False)
 
     exact_layers = 1  # a first layer is a box of weights, of which intervals say everything
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         widths = tuple(self.hidden)
         if not widths or not all(isinstance(n, int | np.integer) and n > 0 for n in widths):
             raise InputError(f"hidden must be positive whole numbers: it is {list(widths)}")
@@ -228,10 +263,12 @@ class Training(_Problem):
         if abs(self.half * self.step - self.limit) > 1e-9 * self.limit:
             raise InputError(f"limit {self.limit:g} is not a multiple of step {self.step:g}")
         object.__setattr__(self, "hidden", widths)
-        if self.outputs is None:
+        outputs = self.outputs
+        if outputs is None:
             shape = np.shape(self.targets)
-            object.__setattr__(self, "outputs", shape[1] if len(shape) == 2 else 1)
-        self._prepare(self.outputs)
+            outputs = int(shape[1]) if len(shape) == 2 else 1
+        object.__setattr__(self, "outputs", outputs)
+        self._prepare(widths, outputs)
 
     @property
     def half(self) -> int:
@@ -239,14 +276,14 @@ class Training(_Problem):
         return round(self.limit / self.step)
 
     @cached_property
-    def grid(self) -> np.ndarray:
+    def grid(self) -> FloatArray:
         """The values that a weight may take, ascending."""
-        return self.step * np.arange(-self.half, self.half + 1)
+        return np.asarray(self.step * np.arange(-self.half, self.half + 1), float)
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:
         """Inputs, hidden units, outputs."""
-        return (self.inputs.shape[1], *self.hidden, self.outputs)
+        return (self.inputs.shape[1], *self.hidden, self.targets.shape[1])
 
     def interval_bounds(self) -> Bounds:
         """Bounds on every z by interval arithmetic."""
@@ -254,36 +291,30 @@ class Training(_Problem):
 
     def _extremes(self) -> tuple[Network, Network]:
         shapes = list(zip(self.sizes[1:], self.sizes[:-1], strict=True))
-        return tuple(
+        low, high = (
             Network([np.full(s, end) for s in shapes], [np.full(s[0], end) for s in shapes])
             for end in (-self.limit, self.limit)
         )
+        return low, high
 
-    def layers(self, inputs: np.ndarray, bounds: Bounds) -> pyo.ConcreteModel:
-        """The MILP's layers, without an objective."""
-        from formulations.relu.milp import break_symmetry, training_layers
-
-        model = training_layers(self.hidden, self.outputs, self.step, self.half, inputs, bounds)
-        break_symmetry(model, self.prices, self.sizes[0], self.half, self.step)
+    def layers(self, inputs: FloatArray, bounds: Bounds) -> pyo.ConcreteModel:
+        """State the MILP's layers for (n, n_in) inputs, without an objective."""
+        model = milp.training_layers(
+            *(self.hidden, self.sizes[-1], self.step, self.half, inputs, bounds)
+        )
+        milp.break_symmetry(model, self.prices, self.sizes[0], self.half, self.step)
         return model
 
     def head(self, layers: int, sample: int, bounds: Bounds) -> pyo.ConcreteModel:
-        """The first layers for one sample, the last of them as the output."""
-        from formulations.relu.milp import training_layers
-
+        """State the first layers for one sample, the last of them as the output."""
         widths, outputs = self.hidden[: layers - 1], self.sizes[layers]
         cut = Bounds(bounds.lower[:layers], bounds.upper[:layers])
         inputs = self.inputs[sample : sample + 1]
-        return training_layers(widths, outputs, self.step, self.half, inputs, cut)
+        return milp.training_layers(widths, outputs, self.step, self.half, inputs, cut)
 
-    def first_choice(self, until: float = math.inf) -> tuple[Network, Support]:
-        """A good network: coordinate descent on the grid from random starts (a fixed seed).
-
-        No descent starts after ``until``, a value of ``time.perf_counter``.
-        """
-        from formulations.relu.heuristics import grid_descent
-
-        return grid_descent(self, _STARTS, np.random.default_rng(0), until)
+    def first_choice(self, deadline: Deadline) -> tuple[Network, Support]:
+        """A good network: coordinate descent on the grid from random starts (a fixed seed)."""
+        return heuristics.grid_descent(self, _STARTS, np.random.default_rng(0), deadline)
 
     def nothing(self) -> tuple[Network, Support]:
         """The choice that keeps no unit, all its weights and biases zero."""
@@ -293,25 +324,21 @@ class Training(_Problem):
 
     def in_order(self, network: Network, support: Support) -> tuple[Network, Support]:
         """The choice with its interchangeable units in the MILP's order."""
-        from formulations.relu.heuristics import in_order
-
-        return in_order(self, network, support)
+        return heuristics.in_order(self, network, support)
 
     def read(self, model: pyo.ConcreteModel) -> tuple[Network, Support]:
         """The choice that the values of the model's variables make, weights put on the grid."""
-        import pyomo.environ as pyo
-
         weights = [np.zeros((n, m + 1)) for m, n in pairwise(self.sizes)]
         for (layer, unit, j), weight in model.weight.items():
             weights[layer][unit, j] = np.round(pyo.value(weight) / self.step) * self.step
         support = read_support(model, self.hidden)
         return Network([w[:, :-1] for w in weights], [w[:, -1] for w in weights]), support
 
-    def assign(self, model: pyo.ConcreteModel, network: Network, support: Support) -> list:
+    def assign(
+        self, model: pyo.ConcreteModel, network: Network, support: Support
+    ) -> list[Assignment]:
         """(variable, value) of the binary variables for a choice in the MILP's order."""
-        from formulations.relu.milp import choice
-
-        values = choice(model, network.pre_activations(self.inputs, support), support)
+        values = milp.choice(model, network.pre_activations(self.inputs, support), support)
         for (layer, unit, j, t), bit in model.bit.items():
             row = np.append(network.weights[layer][unit], network.biases[layer][unit])
             values.append((bit, float(round(row[j] / self.step) + self.half >> t & 1)))
@@ -326,14 +353,14 @@ def read_support(model: pyo.ConcreteModel, hidden: Sequence[int]) -> Support:
     )
 
 
-def _flipped(keep: np.ndarray, move: tuple[int, ...]) -> np.ndarray:
+def _flipped(keep: BoolArray, move: tuple[int, ...]) -> BoolArray:
     trial = keep.copy()
     trial[list(move)] ^= True
     return trial
 
 
-def _prices(price: Price, hidden: Sequence[int]) -> tuple[np.ndarray, ...]:
-    layers = list(price) if np.iterable(price) else [price] * len(hidden)
+def _prices(price: Price, hidden: Sequence[int]) -> tuple[FloatArray, ...]:
+    layers: list[ArrayLike] = list(price) if isinstance(price, Iterable) else [price] * len(hidden)
     if len(layers) != len(hidden):
         raise InputError(f"{len(layers)} prices for {len(hidden)} hidden layers: one a layer fits")
     prices = []
@@ -343,8 +370,8 @@ def _prices(price: Price, hidden: Sequence[int]) -> tuple[np.ndarray, ...]:
                 f"prices of hidden layer {layer} have shape {np.shape(value)}: one number, or "
                 f"{units}, fit"
             )
-        value = np.broadcast_to(np.asarray(value, float), (units,)).copy()
-        if not (np.isfinite(value) & (value >= 0)).all():
+        own = np.broadcast_to(np.asarray(value, float), (units,)).copy()
+        if not (np.isfinite(own) & (own >= 0)).all():
             raise InputError(f"prices must be finite and not negative: hidden layer {layer}")
-        prices.append(value)
+        prices.append(own)
     return tuple(prices)

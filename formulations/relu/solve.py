@@ -12,18 +12,18 @@ a bound on the problem, and incumbents are measured by a forward pass, never by 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import pyomo.environ as pyo
 
-from formulations.errors import InputError
+from formulations.arrays import FloatArray
 from formulations.relu.milp import cut
 from formulations.relu.network import Network, NetworkRelaxation, NetworkSolution, Support
 from formulations.relu.problems import Price, Selection, Training
+from formulations.solving.deadline import Deadline, Stopped, attempt
 from formulations.solving.milp import Milp, Outcome
-from formulations.solving.result import Progress
+from formulations.solving.result import Progress, Status, check_positive, judge
 
 Problem = Selection | Training
 
@@ -39,23 +39,27 @@ _READING = 10.0
 
 def select(
     network: Network,
-    inputs: np.ndarray,
-    targets: np.ndarray,
+    inputs: FloatArray,
+    targets: FloatArray,
     *,
     loss: str = "l1",
     price: Price = 0.1,
-    tolerance: float = 1e-4,
-    time_limit: float = math.inf,
+    gap: float = 1e-4,
+    seconds: float | Deadline = math.inf,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> NetworkSolution:
-    """Which hidden units of a trained network to keep; see :class:`Selection` and :func:`solve`."""
+    """Select the hidden units of a trained network that are worth their price.
+
+    Parameters and errors are those of :class:`formulations.relu.problems.Selection` and
+    :func:`solve`.
+    """
     problem = Selection(network, inputs, targets, loss, price)
-    return solve(problem, tolerance=tolerance, time_limit=time_limit, on_progress=on_progress)
+    return solve(problem, gap=gap, seconds=seconds, on_progress=on_progress)
 
 
 def train(
-    inputs: np.ndarray,
-    targets: np.ndarray,
+    inputs: FloatArray,
+    targets: FloatArray,
     hidden: Sequence[int],
     *,
     loss: str = "l1",
@@ -63,20 +67,25 @@ def train(
     step: float = 0.5,
     limit: float = 2.0,
     outputs: int | None = None,
-    tolerance: float = 1e-4,
-    time_limit: float = math.inf,
+    gap: float = 1e-4,
+    seconds: float | Deadline = math.inf,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> NetworkSolution:
-    """Weights on a grid and units to keep; see :class:`Training` and :func:`solve`."""
+    """Train weights on a grid and select the units to keep, at once.
+
+    Parameters and errors are those of :class:`formulations.relu.problems.Training` and
+    :func:`solve`.
+    """
     problem = Training(inputs, targets, hidden, loss, price, step, limit, outputs)
-    return solve(problem, tolerance=tolerance, time_limit=time_limit, on_progress=on_progress)
+    return solve(problem, gap=gap, seconds=seconds, on_progress=on_progress)
 
 
 def solve(
     problem: Problem,
     *,
-    tolerance: float = 1e-4,
-    time_limit: float = math.inf,
+    gap: float = 1e-4,
+    seconds: float | Deadline = math.inf,
+    heuristic: bool = True,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> NetworkSolution:
     """Solve a network problem to proved optimality.
@@ -84,34 +93,40 @@ def solve(
     Parameters
     ----------
     problem : Selection or Training
-    tolerance : float
+    gap : float
         Relative gap at which to stop (or an absolute one of 1e-6).
-    time_limit : float
-        Seconds, positive. When it is over, or on Ctrl-C, the incumbent is returned with its bound.
+    seconds : float or Deadline
+        Time limit, positive. When it is over, or on Ctrl-C, the incumbent is returned with its
+        bound.
+    heuristic : bool
+        Whether a heuristic makes the first incumbent; without it, nothing is kept at first.
     on_progress : callable, optional
         Called with the state of the solve, in the caller's thread, while HiGHS works.
 
     Raises
     ------
     InputError
-        Tolerance or time limit not positive.
+        Gap or time limit not positive.
     """
-    _check("tolerance", tolerance)
-    _check("time limit", time_limit)
-    search = _Search(problem, tolerance, time_limit, on_progress)
-    try:
-        status = search.run()
-    except KeyboardInterrupt:
-        status = "interrupted"
-    return search.solution(status)
+    check_positive("gap", gap)
+    work = _NetworkSolve(problem, gap, Deadline.of(seconds), on_progress)
+    status = attempt(lambda: work.run(heuristic))
+    return work.solution(status)
 
 
 def relax(problem: Problem, *, tightened: bool = True) -> NetworkRelaxation:
-    """The linear relaxation of the big-M model, with interval or with LP-tightened bounds."""
-    start = time.perf_counter()
+    """Solve the linear relaxation of the big-M model.
+
+    Parameters
+    ----------
+    problem : Selection or Training
+    tightened : bool
+        Whether the bounds are tightened by linear programs, or those of interval arithmetic.
+    """
+    deadline = Deadline()
     bounds = problem.interval_bounds()
     model = problem.model(problem.lp_bounds(bounds) if tightened else bounds)
-    value = _relaxed(problem, model)
+    value = _relaxed(problem, model, deadline)
     indicator = tuple(
         np.array([model.y[layer, unit].value for unit in range(width)])
         for layer, width in enumerate(problem.hidden)
@@ -123,19 +138,19 @@ def relax(problem: Problem, *, tightened: bool = True) -> NetworkRelaxation:
         support=support,
         network=network.prune(support),
         objective=problem.objective(network, support),
-        seconds=time.perf_counter() - start,
+        seconds=deadline.elapsed,
     )
 
 
-def _relaxed(problem: Problem, model: pyo.ConcreteModel, until: float = math.inf) -> float:
+def _relaxed(problem: Problem, model: pyo.ConcreteModel, deadline: Deadline) -> float:
     """Cut the relaxation to convergence, in place, and load its solution; its value."""
     value = -math.inf
     for _ in range(_LP_ROUNDS):
         lp = Milp(model, relaxed=True)
-        outcome = lp.run(until - time.perf_counter())
-        if outcome.status == "interrupted":
+        outcome = lp.run(deadline.left)
+        if outcome.status == Status.INTERRUPTED:
             raise KeyboardInterrupt
-        if outcome.status != "optimal":
+        if outcome.status != Status.OPTIMAL or outcome.point is None:
             break
         lp.load(outcome.point)
         gained, value = outcome.bound - value, outcome.bound
@@ -144,23 +159,17 @@ def _relaxed(problem: Problem, model: pyo.ConcreteModel, until: float = math.inf
     return value
 
 
-def _check(name: str, value: float) -> None:
-    if not value > 0:
-        raise InputError(f"the {name} must be positive: it is {value:g}")
-
-
-class _Search:
-    """The incumbent, the bound and the clock of one solve."""
+class _NetworkSolve:
+    """The incumbent, the bound and the deadline of one solve."""
 
     def __init__(
         self,
         problem: Problem,
-        tolerance: float,
-        limit: float,
+        gap: float,
+        deadline: Deadline,
         on_progress: Callable[[Progress], None] | None,
-    ):
-        self.start = time.perf_counter()
-        self.problem, self.tolerance, self.limit = problem, tolerance, limit
+    ) -> None:
+        self.problem, self.gap, self.deadline = problem, gap, deadline
         self.on_progress = on_progress or (lambda _: None)
         self.nodes = 0
         # losses and prices are not negative
@@ -169,13 +178,9 @@ class _Search:
         self.offer(*problem.nothing())
 
     @property
-    def elapsed(self) -> float:
-        return time.perf_counter() - self.start
-
-    @property
     def closed(self) -> bool:
-        """Whether the gap is within the tolerance."""
-        return self.best - self.bound <= max(self.tolerance * abs(self.best), _ABSOLUTE)
+        """Whether the gap is within the one that was asked for."""
+        return self.best - self.bound <= max(self.gap * abs(self.best), _ABSOLUTE)
 
     def offer(self, network: Network, support: Support) -> None:
         """Take a choice as the incumbent if it is better."""
@@ -184,24 +189,29 @@ class _Search:
             self.best = value
             self.network, self.support = self.problem.in_order(network, support)
 
-    def run(self) -> str:
-        """Work until the gap is closed or the time over; the status."""
+    def run(self, heuristic: bool) -> None:
+        """Work until the gap is closed, or no cut is left that could close it.
+
+        Raises
+        ------
+        Stopped
+            At the end of the time, or as HiGHS ended.
+        """
         problem = self.problem
-        self.offer(*problem.first_choice(self.start + _HEURISTIC * self.limit))
-        bounds = problem.lp_bounds(until=self.start + (_HEURISTIC + _TIGHTENING) * self.limit)
+        if heuristic:
+            self.offer(*problem.first_choice(self.deadline.part(_HEURISTIC)))
+        bounds = problem.lp_bounds(deadline=self.deadline.part(_HEURISTIC + _TIGHTENING))
         model = problem.model(bounds)
         if problem.criterion.tangent(0.0, 0.0) is not None:
-            self.bound = max(self.bound, _relaxed(problem, model, self.start + self.limit))
+            self.bound = max(self.bound, _relaxed(problem, model, self.deadline))
         while not self.closed:
-            if self.elapsed >= self.limit:
-                return "time_limit"
+            self.deadline.check()
             outcome = self._solve(model)
-            if outcome.status != "optimal":
-                return outcome.status
+            if outcome.status != Status.OPTIMAL:
+                raise Stopped(outcome.status)
             self.offer(*problem.read(model))
             if not cut(model, problem.criterion, problem.targets):
                 break
-        return "optimal" if self.closed else "numerical"
 
     def _solve(self, model: pyo.ConcreteModel) -> Outcome:
         """One MILP, from the incumbent."""
@@ -209,7 +219,7 @@ class _Search:
         milp.start_from(self.problem.assign(model, self.network, self.support))
         nodes = self.nodes
 
-        def improve(point: np.ndarray) -> None:
+        def improve(point: FloatArray) -> None:
             milp.load(point)
             self.offer(*self.problem.read(model))
             self.report()
@@ -219,8 +229,8 @@ class _Search:
             self.report()
 
         outcome = milp.run(
-            self.limit - self.elapsed,
-            gap=self.tolerance / 2,
+            self.deadline.left,
+            gap=self.gap / 2,
             on_improvement=improve,
             on_progress=hear,
         )
@@ -230,28 +240,30 @@ class _Search:
         return outcome
 
     def report(self) -> None:
+        """Say where the solve stands."""
         bound = min(self.bound, self.best)
-        self.on_progress(Progress(self.best, bound, self.nodes, self.elapsed))
+        self.on_progress(Progress(self.best, bound, self.nodes, self.deadline.elapsed))
 
-    def solution(self, status: str) -> NetworkSolution:
+    def solution(self, ended: Status) -> NetworkSolution:
+        """The answer, when the work has ended in this way."""
         return NetworkSolution(
             objective=self.best,
             bound=min(self.bound, self.best),
-            status="optimal" if self.closed else status,
+            status=judge(ended, closed=self.closed),
             support=self.support,
             network=self.network.prune(self.support),
             activations=mip_activations(self.problem, self.network, self.support),
             loss=self.best - self.problem.price_of(self.support),
             nodes=self.nodes,
-            seconds=self.elapsed,
+            seconds=self.deadline.elapsed,
             solver="highs/big-m",
         )
 
 
 def mip_activations(
     problem: Problem, network: Network, support: Support
-) -> tuple[np.ndarray, ...] | None:
-    """Hidden activations that the model's constraints leave for a choice, of its kept units.
+) -> tuple[FloatArray, ...] | None:
+    """Compute the activations of a choice's kept units that the model's constraints leave.
 
     The choice's binary variables but the ReLUs' own σ are fixed, and HiGHS solves for the rest.
 

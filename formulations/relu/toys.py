@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from formulations.arrays import FloatArray
 from formulations.errors import InputError
 from formulations.relu.network import Network
 
@@ -30,8 +31,8 @@ class Toy:
     """
 
     name: str
-    inputs: np.ndarray
-    targets: np.ndarray
+    inputs: FloatArray
+    targets: FloatArray
     hidden: tuple[int, ...]
     network: Network | None = None
 
@@ -51,9 +52,10 @@ def toy_mlp() -> Toy:
     The first 20 versicolor and 20 virginica of Fisher's irises, sepal width and petal length,
     standardised; one output a class, trained on ±1 with scikit-learn's L-BFGS from a fixed seed.
     """
-    from sklearn.datasets import load_iris
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.neural_network import MLPRegressor
+    # slow to load, and for this toy alone
+    from sklearn.datasets import load_iris  # noqa: PLC0415
+    from sklearn.exceptions import ConvergenceWarning  # noqa: PLC0415
+    from sklearn.neural_network import MLPRegressor  # noqa: PLC0415
 
     iris = load_iris()
     rows = np.concatenate([np.flatnonzero(iris.target == c)[: _SAMPLES // 2] for c in (1, 2)])

@@ -9,17 +9,12 @@ from dataclasses import dataclass
 import highspy
 import numpy as np
 import pyomo.environ as pyo
-from pyomo.repn.plugins.standard_form import LinearStandardFormCompiler
+from pyomo.repn.plugins.standard_form import LinearStandardFormCompiler, LinearStandardFormInfo
 
-from formulations.layer.solvers.master import FEASIBILITY
-from formulations.solving.highs import run
+from formulations.arrays import FloatArray
+from formulations.solving.highs import feasible, quiet, run
+from formulations.solving.result import Status
 
-_STATUS = {
-    highspy.HighsModelStatus.kOptimal: "optimal",
-    highspy.HighsModelStatus.kInfeasible: "infeasible",
-    highspy.HighsModelStatus.kTimeLimit: "time_limit",
-    highspy.HighsModelStatus.kInterrupt: "interrupted",
-}
 _INTERVAL = 0.1  # seconds between what HiGHS says of a branch and bound
 
 
@@ -29,18 +24,18 @@ class Outcome:
 
     Attributes
     ----------
-    status : str
-        ``"optimal"``, ``"infeasible"``, ``"time_limit"``, ``"interrupted"`` or ``"numerical"``.
+    status : Status
     bound : float
         Proved lower bound on the model's optimum; −∞ where there is none.
     point : (columns,) array or None
         Best point found.
     nodes : int
+        Of the branch and bound.
     """
 
-    status: str
+    status: Status
     bound: float
-    point: np.ndarray | None
+    point: FloatArray | None
     nodes: int
 
 
@@ -55,27 +50,25 @@ class Milp:
         Leave integrality aside.
     """
 
-    def __init__(self, model: pyo.ConcreteModel, *, relaxed: bool = False):
+    def __init__(self, model: pyo.ConcreteModel, *, relaxed: bool = False) -> None:
         form = LinearStandardFormCompiler().write(model, mixed_form=True)
         self.columns = form.columns
         self._index = {id(column): i for i, column in enumerate(self.columns)}
         # the point of the last improvement, and (bound, nodes), as HiGHS's thread leaves them
-        self._improved: np.ndarray | None = None
+        self._improved: FloatArray | None = None
         self._state = (-math.inf, 0)
-        self.highs = highspy.Highs()
-        # silent, but not by switching output off: HiGHS then calls back less, too
+        self.highs = quiet("primal", "dual", "mip")
+        # output as such stays on: without it HiGHS calls back less, too
+        self.highs.setOptionValue("output_flag", True)
         self.highs.setOptionValue("log_to_console", False)
-        for name in ("primal", "dual", "mip"):
-            self.highs.setOptionValue(f"{name}_feasibility_tolerance", FEASIBILITY)
         self.highs.setOptionValue("mip_min_logging_interval", _INTERVAL)
-        self.highs.HandleUserInterrupt = True
         self.highs.cbMipLogging += self._hear
         self.highs.cbMipImprovingSolution += self._hear_solution
         # HiGHS takes a model without integers for a linear program, and says less of it
         self._integer = not relaxed and any(column.is_integer() for column in self.columns)
         self.highs.passModel(self._compile(form))
 
-    def _compile(self, form) -> highspy.HighsLp:
+    def _compile(self, form: LinearStandardFormInfo) -> highspy.HighsLp:
         infinity, lp = highspy.kHighsInf, highspy.HighsLp()
         lp.num_row_, lp.num_col_ = form.A.shape
         lp.col_cost_ = form.c.toarray()[0] if form.c.shape[0] else np.zeros(lp.num_col_)
@@ -96,19 +89,19 @@ class Milp:
             lp.integrality_ = [kinds[column.is_integer()] for column in self.columns]
         return lp
 
-    def start_from(self, values: list[tuple[object, float]]) -> None:
+    def start_from(self, values: list[tuple[pyo.Var, float]]) -> None:
         """Give HiGHS an incumbent: values of some variables, which HiGHS completes."""
         known = [(self._index[id(v)], x) for v, x in values if id(v) in self._index]
         at, x = np.array([i for i, _ in known], np.int32), np.array([x for _, x in known], float)
         self.highs.setSolution(len(known), at, x)
 
-    def load(self, point: np.ndarray) -> None:
+    def load(self, point: FloatArray) -> None:
         """Set the values of the Pyomo variables."""
         for column, value in zip(self.columns, point, strict=True):
             column.set_value(float(value), skip_validation=True)
 
-    def minimise(self, variable, sign: int) -> float | None:
-        """Min sign·variable over the model, in place of its objective; None if not solved."""
+    def minimise(self, variable: pyo.Var, sign: int) -> float | None:
+        """Solve for min sign·variable, in place of the objective; None if that failed."""
         cost = np.zeros(len(self.columns))
         cost[self._index[id(variable)]] = sign
         every = np.arange(len(cost), dtype=np.int32)
@@ -116,14 +109,14 @@ class Milp:
         self.highs.run()
         if self.highs.getModelStatus() != highspy.HighsModelStatus.kOptimal:
             return None
-        return self.highs.getInfo().objective_function_value
+        return float(self.highs.getInfo().objective_function_value)
 
     def run(
         self,
         seconds: float,
         *,
         gap: float = 0.0,
-        on_improvement: Callable[[np.ndarray], None] = lambda point: None,
+        on_improvement: Callable[[FloatArray], None] = lambda point: None,
         on_progress: Callable[[float, int], None] = lambda bound, nodes: None,
     ) -> Outcome:
         """Solve within so many seconds, to a relative gap.
@@ -133,9 +126,6 @@ class Milp:
         the solve and is raised here.
         """
         self.highs.setOptionValue("mip_rel_gap", gap)
-        # HiGHS's clock runs on between the solves of one instance
-        limit = self.highs.getRunTime() + max(0.0, seconds)
-        self.highs.setOptionValue("time_limit", min(limit, 1e9))
         heard = self._state
 
         def look() -> None:
@@ -145,27 +135,25 @@ class Milp:
                 heard = self._state
                 on_progress(*heard)
 
-        interrupted = run(self.highs, look)
+        status = run(self.highs, seconds, look)
         self._tell(on_improvement)
-        return self._outcome(interrupted)
+        return self._outcome(status)
 
-    def _tell(self, on_improvement: Callable[[np.ndarray], None]) -> None:
+    def _tell(self, on_improvement: Callable[[FloatArray], None]) -> None:
         point, self._improved = self._improved, None
         if point is not None:
             on_improvement(point)
 
-    def _outcome(self, interrupted: bool) -> Outcome:
-        status, info = self.highs.getModelStatus(), self.highs.getInfo()
-        solution = self.highs.getSolution()
-        feasible = info.primal_solution_status == highspy.SolutionStatus.kSolutionStatusFeasible
-        solved = status == highspy.HighsModelStatus.kOptimal
+    def _outcome(self, status: Status) -> Outcome:
+        info, solution = self.highs.getInfo(), self.highs.getSolution()
+        solved = self.highs.getModelStatus() == highspy.HighsModelStatus.kOptimal
         bound = -math.inf
         if self._integer or solved:
             bound = info.mip_dual_bound if self._integer else info.objective_function_value
         return Outcome(
-            "interrupted" if interrupted and not solved else _STATUS.get(status, "numerical"),
+            status,
             max(bound, self._state[0]) if math.isfinite(bound) else self._state[0],
-            np.array(solution.col_value) if feasible else None,
+            np.array(solution.col_value) if feasible(self.highs) else None,
             max(0, info.mip_node_count),
         )
 

@@ -31,9 +31,10 @@ class Node:
         Valid lower bound on every solution in it.
     indicator : (J,) array
         y of its relaxation.
-    surplus : (J,) array
+    surplus : (J,) array or None
         φ_B*(v_j) − c_j at the bound's point: removing a free group raises the bound by its positive
-        part, keeping it by its negative part.
+        part, keeping it by its negative part. None where the relaxation knows of none: then no
+        group is fixed by it, and a node whose indicators are 0 or 1 is closed at its bound.
     warm : object
         Where the relaxation starts in the children; each kind has its own.
     multiplier : float
@@ -43,7 +44,7 @@ class Node:
     state: NDArray[np.int8]
     bound: float
     indicator: FloatArray
-    surplus: FloatArray
+    surplus: FloatArray | None
     warm: Any = None
     multiplier: float = 0.0
 
@@ -57,6 +58,11 @@ class Node:
     def free(self) -> BoolArray:
         """Groups that are not decided yet, (J,)."""
         return self.state == FREE
+
+    @property
+    def doubt(self) -> FloatArray:
+        """Distance of every indicator from 0 and 1, (J,); −1 for groups that are decided."""
+        return np.where(self.free, np.minimum(self.indicator, 1 - self.indicator), -1.0)
 
     def child(self, group: int, state: int) -> Node:
         """The same with one group more decided: ``KEPT`` or ``REMOVED``."""

@@ -3,15 +3,42 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
-import numpy as np
-
+from formulations.arrays import BoolArray, FloatArray
 from formulations.errors import InputError
+
+
+class Status(StrEnum):
+    """How a solve ended; each is the text of its value, too."""
+
+    OPTIMAL = "optimal"
+    """The proved gap is within the one that was asked for."""
+    TIME_LIMIT = "time_limit"
+    NODE_LIMIT = "node_limit"
+    """More open nodes than were allowed."""
+    ROUND_LIMIT = "round_limit"
+    """More rounds of cuts than any relaxation needs."""
+    INTERRUPTED = "interrupted"
+    """By Ctrl-C."""
+    NUMERICAL = "numerical"
+    """The arithmetic's precision allows no smaller gap."""
+    INFEASIBLE = "infeasible"
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a solve stands: its incumbent and bound, the nodes and the seconds so far."""
+    """Where a solve stands.
+
+    Attributes
+    ----------
+    objective, bound : float
+        Of the incumbent, and proved so far.
+    nodes : int
+        Of the branch and bound, so far.
+    seconds : float
+        Wall time so far.
+    """
 
     objective: float
     bound: float
@@ -34,10 +61,8 @@ class Solution:
         Value of the incumbent (of the relaxation, for a relaxed problem).
     bound : float
         Proved lower bound on the optimum.
-    status : str
-        ``"optimal"`` (gap within the tolerance), ``"time_limit"``, ``"node_limit"``,
-        ``"round_limit"``, ``"interrupted"`` or ``"numerical"`` (the linear programs' precision
-        allows no more).
+    status : Status
+        How the solve ended.
     support : (G,) bool array
         Kept groups (of a relaxed problem: indicator above ½).
     weights : (D, O) array
@@ -52,9 +77,9 @@ class Solution:
 
     objective: float
     bound: float
-    status: str
-    support: np.ndarray
-    weights: np.ndarray
+    status: Status
+    support: BoolArray
+    weights: FloatArray
     nodes: int
     seconds: float
     solver: str
@@ -75,16 +100,41 @@ def relative_gap(objective: float, bound: float) -> float:
     return max(0.0, objective - bound) / max(abs(objective), 1e-12)
 
 
-def check_limits(tolerance: float, time_limit: float) -> None:
-    """Refuse a tolerance or a time limit that is not positive."""
-    if not tolerance > 0:
-        raise InputError(f"the tolerance must be positive: it is {tolerance:g}")
-    if not time_limit > 0:
-        raise InputError(f"the time limit must be positive: it is {time_limit:g}")
+def judge(ended: Status, *, closed: bool) -> Status:
+    """The status of a solution: optimal only if its gap is closed.
+
+    Parameters
+    ----------
+    ended : Status
+        How the work ended: optimal where it came to its own end.
+    closed : bool
+        Whether the proved gap is within the one that was asked for.
+    """
+    if closed:
+        return Status.OPTIMAL
+    return Status.NUMERICAL if ended == Status.OPTIMAL else ended
+
+
+def check_positive(name: str, value: float) -> None:
+    """Refuse a gap or the like that is not positive, by its name.
+
+    Raises
+    ------
+    InputError
+        Not positive, or no number.
+    """
+    if not value > 0:
+        raise InputError(f"the {name} must be positive: it is {value:g}")
 
 
 def check_cardinality(cardinality: int | None, groups: int) -> int:
-    """The largest number of groups, from a limit that may be absent."""
+    """The largest number of groups, from a limit that may be absent.
+
+    Raises
+    ------
+    InputError
+        Not a whole number from 0.
+    """
     if cardinality is None:
         return groups
     if cardinality < 0 or int(cardinality) != cardinality:

@@ -8,40 +8,27 @@ node. A free group whose removal (or keeping) would lift a node's bound beyond t
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable
-from typing import Protocol
 
 import numpy as np
 
-from formulations.solving.deadline import Clock, Stopped
+from formulations.arrays import BoolArray
+from formulations.solving.deadline import Deadline, Stopped
+from formulations.solving.incumbents import Incumbents
 from formulations.solving.node import KEPT, REMOVED, Node, Relaxation
-from formulations.solving.result import Progress
+from formulations.solving.result import Progress, Status
 
-# Share of the open gap that plunging may give away against the best open node.
-_PLUNGE = 0.25
+# share of the open gap that plunging may give away against the best open node
+PLUNGE = 0.25
+# indicators above which the root's groups make a support
 _THRESHOLDS = (0.5, 0.2)
-_INTEGRAL = 1e-6
-
-
-class Supports(Protocol):
-    """The best support met so far, of at most ``most`` groups.
-
-    Attributes
-    ----------
-    support : (J,) bool array
-    objective : float
-    most : int
-    """
-
-    support: np.ndarray
-    objective: float
-    most: int
-
-    def offer(self, support: np.ndarray) -> None:
-        """Refit a support; if it is the best yet, take it and improve it."""
-
-    def lower_bound(self, support: np.ndarray) -> float:
-        """Lower bound on the objective of a support, whatever the precision of its refit."""
+# doubt of an indicator below which it says nothing about where to branch; and below which it is 0
+# or 1 for a relaxation without surplus
+_INTEGRAL, _WHOLE = 1e-6, 1e-9
+# nodes are closed a little before the gap that is asked for, lest rounding leave it open
+_MARGIN = 0.999
+_INTERVAL = 0.2  # seconds between two reports
 
 
 class Tree:
@@ -49,14 +36,17 @@ class Tree:
 
     Parameters
     ----------
-    incumbents : Supports
+    incumbents : Incumbents
     relaxation : Relaxation
-    clock : Clock
+    deadline : Deadline
         Looked at now and then; when its time is over, ``Stopped`` is raised.
-    tolerance : float
+    gap : float
         Relative gap at which to stop.
-    node_limit : int
+    node_limit : float
         Most open nodes; with more, ``Stopped`` is raised.
+    plunge : float
+        Share of the open gap that following a child may give away; with 0 the best open node is
+        always the next, the oldest of those that are as good.
     on_progress : callable, optional
         Called now and then with the state of the solve.
 
@@ -70,41 +60,47 @@ class Tree:
 
     def __init__(
         self,
-        incumbents: Supports,
+        incumbents: Incumbents,
         relaxation: Relaxation,
-        clock: Clock,
-        tolerance: float,
-        node_limit: int = 1,
+        deadline: Deadline,
+        gap: float,
+        node_limit: float = math.inf,
+        plunge: float = PLUNGE,
         on_progress: Callable[[Progress], None] | None = None,
-    ):
-        self.incumbents, self.relaxation, self.clock = incumbents, relaxation, clock
-        self.tolerance, self.node_limit, self.on_progress = tolerance, node_limit, on_progress
-        self.relaxation.pause = clock.check
+    ) -> None:
+        self.incumbents, self.relaxation, self.deadline = incumbents, relaxation, deadline
+        self.gap, self.node_limit, self.plunge = gap, node_limit, plunge
+        self.on_progress = on_progress
+        self.relaxation.pause = deadline.check
         self.nodes, self.shown = 0, 0.0
         self.unlimited = incumbents.most == len(incumbents.support)
         self.open: list[tuple[float, int, Node]] = []
         # of the nodes that were closed by the cutoff: the proof's weakest part
-        self.closed = np.inf
-        self.bound = -np.inf
+        self.closed = math.inf
+        self.bound = -math.inf
 
     @property
     def cutoff(self) -> float:
-        """Nodes with a bound from here on hold nothing that is better by the tolerance."""
+        """Nodes with a bound from here on hold nothing that is better by the gap."""
         objective = self.incumbents.objective
-        return objective - 0.999 * self.tolerance * abs(objective)
+        return objective - _MARGIN * self.gap * abs(objective)
 
     def search(self, root: Node | None = None) -> None:
-        """The whole tree, from a node in which all groups are free."""
+        """Solve the root, from a node in which all groups are free, and all below it."""
         node = root or Node.root(len(self.incumbents.support))
-        self.relaxation.evaluate([node], np.inf)
-        self.nodes += 1
-        self.bound = node.bound
+        self.relaxation.evaluate([node], math.inf)
         for threshold in _THRESHOLDS:
             self._offer(node, threshold)
-        front = self._next([node])
+        self.grow(node)
+
+    def grow(self, root: Node) -> None:
+        """All below a root that is solved already."""
+        self.nodes += 1
+        self.bound = root.bound
+        front = self._next([root])
         while front:
             children = self._branch(front)
-            self.clock.check()
+            self.deadline.check()
             self.relaxation.evaluate(children, self.cutoff)
             self.nodes += len(children)
             for child in children:
@@ -116,8 +112,9 @@ class Tree:
     def _branch(self, front: list[Node]) -> list[Node]:
         children = []
         for node in front:
-            doubt = np.where(node.free, np.minimum(node.indicator, 1 - node.indicator), -1.0)
-            if doubt.max() <= _INTEGRAL:  # not yet proved: what the bound is least sure of
+            doubt = node.doubt
+            if doubt.max() <= _INTEGRAL and node.surplus is not None:
+                # not yet proved: what the bound is least sure of
                 doubt = np.where(node.free, -np.abs(node.surplus), -np.inf)
             group = int(doubt.argmax())
             children += [node.child(group, KEPT), node.child(group, REMOVED)]
@@ -127,10 +124,11 @@ class Tree:
         """Close or store the children; the nodes to branch on next."""
         alive = sorted((c for c in children if self._survives(c)), key=lambda c: c.bound)
         best = min([n.bound for n in alive] + [bound for bound, _, _ in self.open[:1]], default=0)
-        allowed = best + _PLUNGE * (self.incumbents.objective - best)
-        front = []
+        allowed = best + self.plunge * (self.incumbents.objective - best)
+        width = self.relaxation.width if self.plunge else 0
+        front: list[Node] = []
         for child in alive:
-            if len(front) < self.relaxation.width and child.bound <= allowed:
+            if len(front) < width and child.bound <= allowed:
                 front.append(child)
             else:
                 heapq.heappush(self.open, (child.bound, self.nodes + len(self.open), child))
@@ -145,7 +143,7 @@ class Tree:
         left = [n.bound for n in front] + [bound for bound, _, _ in self.open[:1]]
         self.bound = max(self.bound, min([*left, self.closed, self.incumbents.objective]))
         if len(self.open) > self.node_limit:
-            raise Stopped("node_limit")
+            raise Stopped(Status.NODE_LIMIT)
         return front
 
     def _survives(self, node: Node) -> bool:
@@ -153,6 +151,9 @@ class Tree:
         cutoff = self.cutoff
         if node.bound < cutoff and self.unlimited:
             self._fix(node, cutoff)
+        if node.surplus is None and node.doubt.max() <= _WHOLE:
+            self.closed = min(self.closed, node.bound)
+            return False
         if not node.free.any():
             support = node.state == KEPT
             self.incumbents.offer(support)
@@ -165,6 +166,8 @@ class Tree:
 
     def _fix(self, node: Node, cutoff: float) -> None:
         """Reduced-cost fixing."""
+        if node.surplus is None:
+            return
         free = node.free
         without = node.bound + np.maximum(node.surplus, 0)
         having = node.bound + np.maximum(-node.surplus, 0)
@@ -176,7 +179,7 @@ class Tree:
                 node.indicator[decided] = state
 
     def _offer(self, node: Node, threshold: float) -> None:
-        support = (node.state == KEPT) | (node.free & (node.indicator > threshold))
+        support: BoolArray = (node.state == KEPT) | (node.free & (node.indicator > threshold))
         if support.sum() > self.incumbents.most:
             order = np.argsort(np.where(node.state == KEPT, -2.0, -node.indicator))
             support = np.zeros_like(support)
@@ -184,8 +187,7 @@ class Tree:
         self.incumbents.offer(support)
 
     def _report(self) -> None:
-        if self.on_progress and self.clock.elapsed - self.shown > 0.2:
-            self.shown = self.clock.elapsed
-            self.on_progress(
-                Progress(self.incumbents.objective, self.bound, self.nodes, self.clock.elapsed)
-            )
+        seconds = self.deadline.elapsed
+        if self.on_progress and seconds - self.shown > _INTERVAL:
+            self.shown = seconds
+            self.on_progress(Progress(self.incumbents.objective, self.bound, self.nodes, seconds))

@@ -270,9 +270,9 @@ def certify_choice(
         stack,
         int(support.sum()),
         start=support,
-        tolerance=tolerance,
+        gap=tolerance,
         nodes=nodes,
-        time_limit=time_limit,
+        seconds=time_limit,
     )
     made = stack.objective(support)
     if made <= best.objective * (1 + 1e-9):

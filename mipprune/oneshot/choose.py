@@ -293,4 +293,4 @@ def _choose(
     stack: Stack, kept: int, path: Elimination, tolerance: float, nodes: int, time_limit: float
 ) -> Choice:
     """:func:`choose` with all its arguments by position, as a worker is given them."""
-    return choose(stack, kept, path, tolerance=tolerance, nodes=nodes, time_limit=time_limit)
+    return choose(stack, kept, path, gap=tolerance, nodes=nodes, seconds=time_limit)

@@ -27,7 +27,7 @@ _MEMORY = 2**31  # bytes of one batch's matrices
 class BatchedNewton:
     """Evaluates nodes in batches.
 
-    An ``engine`` of :func:`formulations.layer.solvers.branch_and_bound.solve`.
+    A ``relaxation`` for :func:`formulations.layer.solvers.branch_and_bound.solve`.
 
     Parameters
     ----------

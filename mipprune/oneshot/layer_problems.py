@@ -19,6 +19,7 @@ from torch import nn
 from formulations.arrays import BoolArray, FloatArray
 from formulations.errors import InputError
 from formulations.layer.problem import LayerProblem
+from formulations.layer.refit import refit
 from formulations.layer.stack import Stack
 from formulations.symbolic.catalogue import square
 from mipprune.oneshot.calibration import (
@@ -237,7 +238,7 @@ class CalibratedProblems:
         for reader, problem in zip(site.readers, stack.problems, strict=True):
             gram, mean = self._read(reader.layer)
             dense = reader_weights(self.network, reader.layer)
-            found[reader.layer] = whole_weights(gram, dense, reader, problem.refit(support)), mean
+            found[reader.layer] = whole_weights(gram, dense, reader, refit(problem, support)), mean
         return found
 
     def _read(self, layer: Layer) -> tuple[FloatArray, FloatArray]:

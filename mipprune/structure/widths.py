@@ -16,6 +16,7 @@ import numpy as np
 
 from formulations.arrays import BoolArray, FloatArray, IntArray
 from formulations.budget.problem import Allocation, BilinearCost, BudgetProblem, Limit, OutOfReach
+from formulations.budget.solve import solve
 from formulations.errors import InputError
 from mipprune.structure.cost import Cost
 
@@ -123,7 +124,7 @@ def solve_budget(
     """
     dense = cost.dense[unit]
     try:
-        return problem.solve(time_limit=time_limit, tolerance=gap)
+        return solve(problem, gap=gap, seconds=time_limit)
     except OutOfReach as error:
         nearest = f"{math.ceil(error.nearest / dense * 1e4) / 1e4:.4f}"  # up: it can be given
         if error.nearest > problem.limits[0].at_most:

@@ -63,10 +63,9 @@ class NodeRelaxation(Generic[P]):
     most: int
     tolerance: float
     width: int = field(default=1, init=False)
-    pause: Callable[[], None] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.pause = lambda: None
+        self.pause: Callable[[], None] = lambda: None
         self.price = self.problem.price
         self.limited = self.most < self.problem.groups
 

@@ -14,23 +14,31 @@ from collections.abc import Callable
 
 import numpy as np
 
+from formulations.arrays import BoolArray, FloatArray
 from formulations.errors import InputError
+from formulations.layer.big_m import bounded
 from formulations.layer.extraction.extract import extract
-from formulations.layer.incumbents import Incumbents
+from formulations.layer.incumbents import RefitIncumbents
 from formulations.layer.problem import LayerProblem
+from formulations.layer.refit import refit
 from formulations.layer.relaxations.coordinate_descent import CoordinateDescent
 from formulations.layer.relaxations.indicator_newton import IndicatorNewton
 from formulations.layer.relaxations.proximal_gradient import ProximalGradient
-from formulations.solving.deadline import Clock, attempt
+from formulations.solving.deadline import Deadline, attempt
 from formulations.solving.node import Node, Relaxation
 from formulations.solving.result import (
     Progress,
     Solution,
+    Status,
     check_cardinality,
-    check_limits,
+    check_positive,
+    judge,
     relative_gap,
 )
 from formulations.solving.tree import Tree
+
+# what bounds the nodes of a problem of at most so many groups, to a relative precision
+MakeRelaxation = Callable[[LayerProblem, int, float], Relaxation]
 
 # Rows above which Newton's method in the indicators beats descent in the weights.
 _LARGE = 64
@@ -41,12 +49,12 @@ def solve(
     *,
     extraction: str = "schur",
     cardinality: int | None = None,
-    tolerance: float = 1e-4,
-    time_limit: float = float("inf"),
+    gap: float = 1e-4,
+    seconds: float | Deadline = float("inf"),
     node_limit: int = 20_000,
-    start: np.ndarray | None = None,
+    start: FloatArray | None = None,
     on_progress: Callable[[Progress], None] | None = None,
-    engine: Callable[[LayerProblem, int, float], Relaxation] | None = None,
+    relaxation: MakeRelaxation | None = None,
 ) -> Solution:
     """Solve the pruning MIP of a layer exactly.
 
@@ -58,18 +66,18 @@ def solve(
         See :func:`formulations.layer.extraction.extract.extract`.
     cardinality : int, optional
         Largest number of groups kept.
-    tolerance : float
+    gap : float
         Relative gap at which to stop.
-    time_limit : float
-        Seconds, positive. When it is over, or on Ctrl-C, the incumbent is returned with its true
-        bound.
+    seconds : float or Deadline
+        Time limit, positive. When it is over, or on Ctrl-C, the incumbent is returned with its
+        true bound.
     node_limit : int
         Most open nodes, which bounds the memory.
     start : (D, O) array, optional
         Weights of a known solution: its support is the first incumbent.
     on_progress : callable, optional
         Called now and then with the state of the solve.
-    engine : callable, optional
+    relaxation : callable, optional
         What bounds the nodes, by problem, cardinality and tolerance; chosen by size where not
         given. ``mipprune.oneshot.gpu_relaxation.BatchedNewton`` evaluates many nodes at once on a
         GPU.
@@ -77,21 +85,21 @@ def solve(
     Raises
     ------
     InputError
-        Nested indicators, a tolerance or limit that is not positive, an unknown extraction, a start
-        of another shape or beyond the bound M.
+        Nested indicators, a gap or limit that is not positive, an unknown extraction, a start of
+        another shape or beyond the bound M.
     """
     if node_limit < 1:
         raise InputError(f"the node limit must be positive: it is {node_limit}")
-    check_limits(tolerance, time_limit)
-    clock = Clock(float("inf"))
-    bounded, most, inner = _begin(problem, extraction, cardinality)
-    incumbents = Incumbents(bounded, most, clock.check)
-    make = engine or choose_engine(inner, extraction)
-    nodes = make(inner, most, 0.1 * tolerance)
-    tree = Tree(incumbents, nodes, clock, tolerance, node_limit, on_progress)
+    check_positive("gap", gap)
+    deadline = Deadline.of(seconds)
+    stated, most, inner = _begin(problem, extraction, cardinality)
+    incumbents = RefitIncumbents(stated, most, deadline.check)
+    make = relaxation or choose_relaxation(inner, extraction)
+    nodes = make(inner, most, 0.1 * gap)
+    tree = Tree(incumbents, nodes, deadline, gap, node_limit, on_progress=on_progress)
     if start is not None:
-        incumbents.begin(_support_of(problem, start))
-    clock.limit = time_limit  # the first incumbent is not broken off
+        with deadline.held():  # the first incumbent is not broken off
+            incumbents.begin(_support_of(problem, start))
     status = attempt(tree.search)
     support = incumbents.support
     weights, objective = incumbents.solution()
@@ -102,11 +110,11 @@ def solve(
     return Solution(
         objective=objective,
         bound=bound,
-        status=_judge(status, relative_gap(objective, bound) <= tolerance),
+        status=judge(status, closed=relative_gap(objective, bound) <= gap),
         support=support,
         weights=weights,
         nodes=tree.nodes,
-        seconds=clock.elapsed,
+        seconds=deadline.elapsed,
         solver=f"branch-and-bound/{extraction}",
     )
 
@@ -118,7 +126,14 @@ def relax(
     cardinality: int | None = None,
     tolerance: float = 1e-8,
 ) -> Solution:
-    """The relaxation of the root alone; parameters as in :func:`solve`.
+    """Solve the relaxation of the root alone.
+
+    Parameters
+    ----------
+    problem, extraction, cardinality
+        As in :func:`solve`.
+    tolerance : float
+        Ten times the relative precision of the relaxation.
 
     Returns
     -------
@@ -126,21 +141,21 @@ def relax(
         ``bound`` is its dual bound, which is also given as ``objective``; ``support`` the groups
         with an indicator above ½, ``weights`` their refit.
     """
-    check_limits(tolerance, float("inf"))
-    clock = Clock(float("inf"))
+    check_positive("tolerance", tolerance)
+    deadline = Deadline()
     _, most, inner = _begin(problem, extraction, cardinality)
-    make = IndicatorNewton if problem.plain else choose_engine(inner, extraction)
+    make = IndicatorNewton if problem.plain else choose_relaxation(inner, extraction)
     root = Node.root(problem.groups)
     make(inner, most, 0.1 * tolerance).evaluate([root], np.inf)
     support = root.indicator > 0.5
     return Solution(
         objective=root.bound,
         bound=root.bound,
-        status="optimal",
+        status=Status.OPTIMAL,
         support=support,
-        weights=problem.refit(support),
+        weights=refit(problem, support),
         nodes=1,
-        seconds=clock.elapsed,
+        seconds=deadline.elapsed,
         solver=f"branch-and-bound/{extraction}-relaxation",
     )
 
@@ -151,19 +166,12 @@ def _begin(
     """The problem with the bounds it needs, the most groups, and the problem after extraction."""
     if problem.term.blocks is not None:
         raise InputError("the branch and bound has no nested indicators: use solver='highs'")
-    problem = problem.bounded()
+    problem = bounded(problem)
     most = check_cardinality(cardinality, problem.groups)
     return problem, most, extract(problem, extraction).problem
 
 
-def _judge(status: str, proved: bool) -> str:
-    """The status of a solution, given how the work ended and whether the gap is closed."""
-    if proved:
-        return "optimal"
-    return "numerical" if status == "optimal" else status
-
-
-def _support_of(problem: LayerProblem, start: np.ndarray) -> np.ndarray:
+def _support_of(problem: LayerProblem, start: FloatArray) -> BoolArray:
     """Groups that are not zero in a start that is allowed."""
     start = np.asarray(start, float)
     if start.shape != problem.cross.shape or not np.isfinite(start).all():
@@ -180,13 +188,11 @@ def _support_of(problem: LayerProblem, start: np.ndarray) -> np.ndarray:
             f"the bound M = {bound:g} is smaller than the start needs: {largest:g} in group "
             f"{group}; raise M, or clip the start"
         )
-    return groups.any(axis=1)
+    return np.asarray(groups.any(axis=1))
 
 
-def choose_engine(
-    problem: LayerProblem, extraction: str
-) -> Callable[[LayerProblem, int, float], Relaxation]:
-    """The engine that suits a problem after this extraction."""
+def choose_relaxation(problem: LayerProblem, extraction: str) -> MakeRelaxation:
+    """What bounds the nodes of a problem after this extraction best."""
     term = problem.term
     if term.ridge is None or term.profile.ball:
         return ProximalGradient

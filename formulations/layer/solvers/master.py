@@ -5,14 +5,14 @@ from __future__ import annotations
 import highspy
 import numpy as np
 
+from formulations.arrays import FloatArray
 from formulations.solving.deadline import Stopped
-from formulations.solving.highs import run
+from formulations.solving.highs import quiet, run
+from formulations.solving.result import Status
 from formulations.terms.term import Term
 
-# Tighter than HiGHS's defaults, because the answers are used as certificates.
-FEASIBILITY = 1e-9
-# Cuts in the pool above which the slack ones are dropped.
-_POOL = 3000
+# rows of the linear program above which the slack cuts are dropped
+POOL = 3000
 
 
 class Master:
@@ -28,18 +28,16 @@ class Master:
     groups : int
     most : int
         Largest Σ y.
+    pool : int
+        Rows above which the slack cuts are dropped.
     """
 
-    def __init__(self, term: Term, groups: int, most: int):
-        self.groups, self.term = groups, term
+    def __init__(self, term: Term, groups: int, most: int, pool: int = POOL) -> None:
+        self.groups, self.term, self.pool = groups, term, pool
         self.price = np.broadcast_to(term.price, (groups,))
         self.unit = float(self.price.mean())
         self.columns = np.arange(groups + 1, dtype=np.int32)
-        self.highs = highspy.Highs()
-        self.highs.silent()
-        self.highs.setOptionValue("primal_feasibility_tolerance", FEASIBILITY)
-        self.highs.setOptionValue("dual_feasibility_tolerance", FEASIBILITY)
-        self.highs.HandleUserInterrupt = True
+        self.highs = quiet("primal", "dual")
         block_price = np.zeros(0) if term.blocks is None else term.block_price
         free = highspy.kHighsInf
         total, blocks = groups + 1 + len(block_price), len(block_price)
@@ -53,7 +51,7 @@ class Master:
             np.zeros(0, np.int32),
             np.zeros(0),
         )
-        if blocks:
+        if term.blocks is not None:
             for group, block in enumerate(term.blocks):
                 columns = np.array([groups + 1 + block, group], np.int32)
                 self.highs.addRow(0, free, 2, columns, np.array([1.0, -1.0]))
@@ -61,13 +59,13 @@ class Master:
             self.highs.addRow(-free, most, groups, self.columns[:-1], np.ones(groups))
         self.fixed = self.highs.getNumRow()
 
-    def set_box(self, lower: np.ndarray, upper: np.ndarray):
-        """Bounds of y."""
+    def set_box(self, lower: FloatArray, upper: FloatArray) -> None:
+        """Set the bounds of y, each (G,)."""
         self.highs.changeColsBounds(self.groups, self.columns[:-1], lower, upper)
 
-    def add_cut(self, constant: float, slope: np.ndarray):
-        """η ≥ constant + slope·y."""
-        if self.highs.getNumRow() > _POOL:
+    def add_cut(self, constant: float, slope: FloatArray) -> None:
+        """State η ≥ constant + slope·y; (G,) slope."""
+        if self.highs.getNumRow() > self.pool:
             self._drop_slack_cuts()
         self._last = (constant, slope)
         values = np.append(-slope / self.unit, 1.0)
@@ -75,32 +73,31 @@ class Master:
             constant / self.unit, highspy.kHighsInf, len(values), self.columns, values
         )
 
-    def last_value(self, y: np.ndarray) -> float:
+    def last_value(self, y: FloatArray) -> float:
         """The lower bound of the newest cut at y, prices included."""
         constant, slope = self._last
-        return constant + slope @ y + self.term.prices(y)
+        return float(constant + slope @ y + self.term.prices(y))
 
-    def run(self, seconds: float) -> tuple[np.ndarray, float]:
-        """Solve within so many seconds: (y, value). On Ctrl-C cancel and raise."""
-        limit = self.highs.getRunTime() + seconds
-        self.highs.setOptionValue("time_limit", min(limit, 1e9))
-        if self._solved() != highspy.HighsModelStatus.kOptimal:
+    def run(self, seconds: float) -> tuple[FloatArray, float]:
+        """Solve within so many seconds: y (G,) and the value.
+
+        Raises
+        ------
+        Stopped
+            On Ctrl-C, at the end of the time, and where HiGHS finds no solution.
+        """
+        status = run(self.highs, seconds)
+        if status not in (Status.OPTIMAL, Status.INTERRUPTED, Status.TIME_LIMIT):
             self.highs.clearSolver()  # HiGHS sometimes gives up from a warm start only
-            if self._solved() != highspy.HighsModelStatus.kOptimal:
-                raise Stopped("numerical")
+            status = run(self.highs, seconds)
+        if status in (Status.INTERRUPTED, Status.TIME_LIMIT):
+            raise Stopped(status)
+        if status != Status.OPTIMAL:
+            raise Stopped(Status.NUMERICAL)
         y = np.clip(self.highs.getSolution().col_value[: self.groups], 0, 1)
-        return y, self.highs.getInfo().objective_function_value * self.unit
+        return y, float(self.highs.getInfo().objective_function_value * self.unit)
 
-    def _solved(self) -> highspy.HighsModelStatus:
-        """Run HiGHS in its thread, so that Ctrl-C is heard; how it ended."""
-        if run(self.highs):
-            raise Stopped("interrupted")
-        status = self.highs.getModelStatus()
-        if status == highspy.HighsModelStatus.kTimeLimit:
-            raise Stopped("time_limit")
-        return status
-
-    def _drop_slack_cuts(self):
+    def _drop_slack_cuts(self) -> None:
         basic = highspy.HighsBasisStatus.kBasic
         status = self.highs.getBasis().row_status
         rows = [i for i, s in enumerate(status) if s == basic and i >= self.fixed]

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from formulations.arrays import BoolArray, FloatArray, IntArray
 from formulations.errors import InputError
 from formulations.layer.problem import LayerProblem
 from formulations.layer.solvers.stack_search import improve, search
@@ -41,10 +42,10 @@ class Path:
         all.
     """
 
-    order: np.ndarray
-    errors: np.ndarray
+    order: IntArray
+    errors: FloatArray
 
-    def support(self, kept: int) -> np.ndarray:
+    def support(self, kept: int) -> BoolArray:
         """The last groups left, (J,) bool."""
         mask = np.zeros(len(self.order), bool)
         mask[self.order[len(self.order) - kept :]] = True
@@ -54,16 +55,16 @@ class Path:
 class _Remainder:
     """Inverse Hessian and best weights of a layer problem on the groups that are left."""
 
-    def __init__(self, problem: LayerProblem):
+    def __init__(self, problem: LayerProblem) -> None:
         self.block = problem.block
         self.inverse = np.linalg.inv(problem.hessian)
         self.weights = self.inverse @ problem.cross
 
-    def rises(self) -> np.ndarray:
+    def rises(self) -> FloatArray:
         """By how much the objective rises without each of the groups."""
         self.blocks = np.linalg.inv(diagonal_blocks(self.inverse, self.block))
         parts = self.weights.reshape(len(self.blocks), self.block, -1)
-        return 0.5 * ((self.blocks @ parts) * parts).sum(axis=(1, 2))
+        return np.asarray(0.5 * ((self.blocks @ parts) * parts).sum(axis=(1, 2)))
 
     def remove(self, place: int) -> None:
         """Take out the group at this place, after :meth:`rises`."""
@@ -81,7 +82,9 @@ def eliminate(stack: Stack) -> Path:
     left, order = np.arange(stack.groups), []
     errors = np.zeros(stack.groups + 1)
     for kept in range(stack.groups, 0, -1):
-        rises = sum(layer.rises() for layer in layers)
+        rises = np.zeros(kept)
+        for layer in layers:
+            rises += layer.rises()
         worst = int(rises.argmin())
         errors[kept - 1] = errors[kept] + rises[worst]
         for layer in layers:
@@ -105,7 +108,7 @@ class Choice:
     seconds : float
     """
 
-    support: np.ndarray
+    support: BoolArray
     objective: float
     bound: float
     nodes: int = 0
@@ -121,11 +124,11 @@ def choose(
     stack: Stack,
     kept: int,
     path: Path | None = None,
-    start: np.ndarray | None = None,
+    start: BoolArray | None = None,
     *,
-    tolerance: float = 0.01,
+    gap: float = 0.01,
     nodes: int = 16,
-    time_limit: float = float("inf"),
+    seconds: float = float("inf"),
 ) -> Choice:
     """The best ``kept`` groups, and a proof of how good they are.
 
@@ -139,14 +142,14 @@ def choose(
         Of :func:`eliminate`, if it has been called before.
     start : (J,) bool array, optional
         Another choice to start from, if it is better than the path's.
-    tolerance : float
+    gap : float
         Relative gap at which to stop.
     nodes : int
         Most open nodes of the branch and bound on a layer of 600 rows; 0 for none. With fewer rows
         they may be more, by the square of the ratio, since they are less work. Without a time
         limit the result depends on nothing else.
-    time_limit : float
-        Seconds of the branch and bound.
+    seconds : float
+        Time limit of each branch and bound; there are up to three.
 
     Notes
     -----
@@ -173,33 +176,36 @@ def choose(
         everything = stack.objective(np.ones(stack.groups, bool))
         return Choice(support, stack.objective(support), everything)
     limit = round(nodes * max(1.0, (_USUAL / rows) ** 2))
-    return _search(stack, support, path, tolerance, limit, time_limit)
+    return _prove(stack, support, path, gap=gap, nodes=limit, seconds=seconds)
 
 
-def _search(stack, support, path, tolerance, nodes, time_limit) -> Choice:
+def _prove(
+    stack: Stack, support: BoolArray, path: Path, *, gap: float, nodes: int, seconds: float
+) -> Choice:
+    """The branch and bound at falling prices of a group, until the limit on their number binds."""
     kept = int(support.sum())
     slope = float(((path.errors[:kept] - path.errors[kept]) / np.arange(kept, 0, -1)).min())
-    value, spent, seconds = stack.objective(support), 0, 0.0
+    value, spent, taken = stack.objective(support), 0, 0.0
     bound = stack.objective(np.ones(stack.groups, bool))
     for share in _SHARES_OF_SLOPE:
         price = max(share * slope, _FREE * stack.constant)
         found = search(
             *(replace(stack, each=price), kept, support),
-            tolerance=max(1e-6, tolerance * value / (value + price * kept)),
+            gap=max(1e-6, gap * value / (value + price * kept)),
             nodes=nodes,
-            time_limit=time_limit,
+            seconds=seconds,
         )
         bound = max(bound, found.bound - price * kept)
-        spent, seconds = spent + found.nodes, seconds + found.seconds
+        spent, taken = spent + found.nodes, taken + found.seconds
         best, enough = _filled(found.support, kept, path), found.support.sum() == kept
         if (reached := stack.objective(best)) < value:
             value, support = reached, best
-        if enough or value - bound <= tolerance * value:
+        if enough or value - bound <= gap * value:
             break
-    return Choice(support, value, min(bound, value), spent, seconds)
+    return Choice(support, value, min(bound, value), spent, taken)
 
 
-def _filled(support: np.ndarray, kept: int, path: Path) -> np.ndarray:
+def _filled(support: BoolArray, kept: int, path: Path) -> BoolArray:
     """A support with further groups, the last ones left on the path, until it has ``kept``."""
     spare = [group for group in path.order[::-1] if not support[group]]
     support = support.copy()

@@ -12,25 +12,27 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from formulations.arrays import BoolArray, FloatArray
 from formulations.layer.extraction.extract import extract
 from formulations.layer.incumbents import refit_bound
 from formulations.layer.local_search import SWAPS
 from formulations.layer.problem import LayerProblem
 from formulations.layer.relaxations.indicator_newton import IndicatorNewton
 from formulations.layer.stack import Stack
-from formulations.solving.deadline import Clock, Stopped
+from formulations.solving.deadline import Deadline, Stopped
+from formulations.solving.incumbents import Incumbents
 from formulations.solving.node import Node
 from formulations.solving.tree import Tree
 from formulations.symbolic.catalogue import square
 
 # rows of a layer up to which the best Δ is worth its time
-_SMALL = 600
+SMALL = 600
 _ROUNDING = 1e-12  # relative
 _LEAST = 1e-3  # of indicators and shares of a price, lest they vanish
 
 
-def improve(stack: Stack, support: np.ndarray) -> np.ndarray:
-    """Swap groups until no swap of those tried lowers the objective; (J,) bool.
+def improve(stack: Stack, support: BoolArray) -> BoolArray:
+    """Swap groups of a (J,) support until no swap of those tried lowers the objective.
 
     Dropped may be those that cost least to drop.
     """
@@ -55,29 +57,32 @@ def improve(stack: Stack, support: np.ndarray) -> np.ndarray:
         value, support = found, better
 
 
-class _Supports:
-    """The best support met so far: :class:`formulations.solving.tree.Supports`."""
+class _StackIncumbents(Incumbents):
+    """Supports of a stack, improved by swaps.
 
-    def __init__(self, stack: Stack, most: int, pause: Callable[[], None]):
-        self.stack, self.most, self.pause = stack, most, pause
-        self.support, self.objective = np.zeros(stack.groups, bool), stack.constant
-        self._seen: set[bytes] = {self.support.tobytes()}
+    Parameters
+    ----------
+    stack : Stack
+        With the price of a kept group.
+    most : int
+        Largest number of groups kept.
+    pause : callable
+        Called before every local search; what it raises ends the work.
+    """
 
-    def value(self, support: np.ndarray) -> float:
+    def __init__(self, stack: Stack, most: int, pause: Callable[[], None]) -> None:
+        super().__init__(stack.groups, most, stack.constant)
+        self.stack, self.pause = stack, pause
+
+    def value(self, support: BoolArray) -> float:
         return self.stack.objective(support) + self.stack.each * int(support.sum())
 
-    def offer(self, support: np.ndarray) -> None:
-        if support.tobytes() in self._seen or support.sum() > self.most:
-            return
-        self._seen.add(support.tobytes())
-        if self.value(support) >= self.objective:
-            return
+    def improve(self) -> None:
         self.pause()
-        better = improve(self.stack, support)
-        self.support, self.objective = better, self.value(better)
-        self._seen.add(better.tobytes())
+        better = improve(self.stack, self.support)
+        self.take(better, self.value(better))
 
-    def lower_bound(self, support: np.ndarray) -> float:
+    def lower_bound(self, support: BoolArray) -> float:
         least = sum(refit_bound(problem, support) for problem in self.stack.problems)
         return least + self.stack.each * int(support.sum())
 
@@ -96,7 +101,7 @@ class Found:
     seconds : float
     """
 
-    support: np.ndarray
+    support: BoolArray
     bound: float
     nodes: int
     seconds: float
@@ -105,11 +110,12 @@ class Found:
 def search(
     stack: Stack,
     most: int,
-    start: np.ndarray,
+    start: BoolArray,
     *,
-    tolerance: float,
+    gap: float,
     nodes: int,
-    time_limit: float,
+    seconds: float | Deadline,
+    small: int = SMALL,
 ) -> Found:
     """Search for the best at most ``most`` groups.
 
@@ -120,31 +126,33 @@ def search(
     most : int
     start : (J,) bool array
         A support to start from.
-    tolerance : float
+    gap : float
         Relative gap at which to stop, prices included.
     nodes : int
         Most open nodes, at least 1.
-    time_limit : float
-        Seconds; looked at from the root on.
+    seconds : float or Deadline
+        Time limit; looked at from the root on.
+    small : int
+        Rows of a layer up to which the best extraction is worth its time.
     """
-    clock = Clock(float("inf"))
-    supports = _Supports(stack, most, clock.check)
-    supports.offer(start)
-    inner, root = _extract(stack, most, tolerance, supports.objective)
-    tree = Tree(supports, IndicatorNewton(inner, most, 0.1 * tolerance), clock, tolerance, nodes)
-    clock.limit = time_limit
+    deadline = Deadline.of(seconds)
+    incumbents = _StackIncumbents(stack, most, deadline.check)
+    with deadline.held():
+        incumbents.offer(start)
+        inner, root = _extract(stack, most, gap, incumbents.objective, small)
+    tree = Tree(incumbents, IndicatorNewton(inner, most, 0.1 * gap), deadline, gap, nodes)
     with suppress(Stopped):  # Ctrl-C ends all work: no half-done search passes for a whole one
         tree.search(root)
-    bound = min(tree.bound, supports.objective)
-    return Found(supports.support, bound, tree.nodes, clock.elapsed)
+    bound = min(tree.bound, incumbents.objective)
+    return Found(incumbents.support, bound, tree.nodes, deadline.elapsed)
 
 
 def _extract(
-    stack: Stack, most: int, tolerance: float, objective: float
+    stack: Stack, most: int, gap: float, objective: float, largest: int
 ) -> tuple[Stack, Node | None]:
     """The same stack after extraction, of every small layer the one best at its part of the prices.
 
-    Of none where the first extraction's root proves an objective within the tolerance. With it the
+    Of none where the first extraction's root proves an objective within the gap. With it the
     root that was solved on the way, to start from.
 
     At the minimiser of the relaxation every layer would pay −∂f_l/∂y_j for a group, and all of them
@@ -153,13 +161,13 @@ def _extract(
     """
     first = [extract(problem, "schur").problem for problem in stack.problems]
     inner = replace(stack, problems=tuple(first))
-    small = [len(problem.gram) <= _SMALL for problem in first]
+    small = [len(problem.gram) <= largest for problem in first]
     if not any(small):
         return inner, None
-    engine = IndicatorNewton(inner, most, 0.1 * tolerance)
+    engine = IndicatorNewton(inner, most, 0.1 * gap)
     root = Node.root(stack.groups)
     engine.evaluate([root], np.inf)
-    if objective - root.bound <= 0.99 * tolerance * objective:
+    if objective - root.bound <= 0.99 * gap * objective:
         return inner, root
     paid = engine.paid(np.clip(root.indicator, _LEAST, 1.0))
     paid = np.maximum(paid, _LEAST * paid.sum(axis=0) + np.finfo(float).tiny)  # if all are zero
@@ -172,7 +180,7 @@ def _extract(
     return replace(stack, problems=tuple(second)), near
 
 
-def _priced(problem: LayerProblem, price: np.ndarray) -> LayerProblem:
+def _priced(problem: LayerProblem, price: FloatArray) -> LayerProblem:
     """A problem with other prices, (J,); its data are not checked again."""
     term = square(problem.term.ridge, price)
     return problem.transformed(problem.gram, problem.cross, term)

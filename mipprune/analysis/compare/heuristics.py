@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from formulations.layer.problem import LayerProblem
+from formulations.layer.refit import refit
 from formulations.numerics.proximal_gradient import accelerated
 from mipprune.penalties.group_penalty import GroupPenalty
 from mipprune.structure.groups import Groups, Member
@@ -92,7 +93,7 @@ def group_lasso(problem: LayerProblem, most: int, time_limit: float) -> np.ndarr
 
 def magnitude(problem: LayerProblem, most: int) -> np.ndarray:
     """Largest ‖W_j‖ of the dense solution; the best number of them after refit."""
-    dense = problem.refit(np.ones(problem.groups, bool))
+    dense = refit(problem, np.ones(problem.groups, bool))
     return best_count(problem, most, np.linalg.norm(problem.by_group(dense), axis=1))
 
 
@@ -117,6 +118,6 @@ class _Best:
     def offer(self, support: np.ndarray) -> None:
         if support.sum() > self.most:
             return
-        objective = self.problem.objective(self.problem.refit(support), support)
+        objective = self.problem.objective(refit(self.problem, support), support)
         if objective < self.objective:
             self.support, self.objective = support, objective

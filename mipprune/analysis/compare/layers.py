@@ -13,8 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from formulations.api import relax, solve
 from formulations.errors import InputError
+from formulations.layer.big_m import bounded
 from formulations.layer.problem import LayerProblem
+from formulations.layer.refit import refit
 from formulations.layer.solvers import branch_and_bound
 from formulations.solving.result import Progress, Solution, check_cardinality, relative_gap
 from mipprune.analysis.compare.heuristics import best_count, group_lasso, magnitude, train_spr
@@ -48,7 +51,7 @@ def compare_layer(
         objective, bound and nodes of the exact solve) and ``sweep`` (:func:`sweep_prices`; empty
         without one).
     """
-    problem = problem.bounded()
+    problem = bounded(problem)
     progress: list[dict[str, float]] = []
 
     def follow(state: Progress) -> None:
@@ -88,23 +91,27 @@ def compare_layer(
         report(name)
         start = time.perf_counter()
         support = work()
-        objective = problem.objective(problem.refit(support), support)
+        objective = problem.objective(refit(problem, support), support)
         seconds = time.perf_counter() - start
         rows.append(make_row(name, objective, support, exact=exact, seconds=seconds))
     return {"rows": rows, "progress": progress, "sweep": sweep_prices(problem, config, report)}
 
 
 def _solve(problem: LayerProblem, config: CompareConfig, follow=None) -> Solution:
-    options = {"tolerance": config.tolerance, "time_limit": config.time_limit}
-    if config.solver != "scip" and follow:
-        options["on_progress"] = follow
-    return problem.solve(config.solver, cardinality=config.cardinality, **options)
+    return solve(
+        problem,
+        solver=config.solver,
+        gap=config.tolerance,
+        seconds=config.time_limit,
+        cardinality=config.cardinality,
+        on_progress=None if config.solver == "scip" else follow,
+    )
 
 
 def _relaxations(problem: LayerProblem, config: CompareConfig, report):
-    limits = {"time_limit": config.time_limit, "cardinality": config.cardinality}
+    limits = {"seconds": config.time_limit, "cardinality": config.cardinality}
     report("big-m-relaxation")
-    yield "big-m-relaxation", problem.relax("big-m", **limits)
+    yield "big-m-relaxation", relax(problem, "big-m", **limits)
     report("perspective-relaxation")
     if problem.plain:
         yield (
@@ -112,7 +119,7 @@ def _relaxations(problem: LayerProblem, config: CompareConfig, report):
             branch_and_bound.relax(problem, cardinality=config.cardinality),
         )
     else:
-        yield "perspective-relaxation", problem.relax("perspective", **limits)
+        yield "perspective-relaxation", relax(problem, "perspective", **limits)
     if not problem.plain:
         return
     for rule in _EXTRACTIONS:
@@ -152,7 +159,7 @@ def _trained(problem: LayerProblem, config: CompareConfig, exact: Solution, repo
         scores = problem.term.uncapped_indicator(*problem.term.measure(problem.by_group(weights)))
         most = check_cardinality(config.cardinality, problem.groups)
         support = best_count(problem, most, scores)
-        objective = problem.objective(problem.refit(support), support)
+        objective = problem.objective(refit(problem, support), support)
         seconds = time.perf_counter() - start
         yield make_row(f"spr λ={lam:g}, ranked", objective, support, exact=exact, seconds=seconds)
 
@@ -192,7 +199,7 @@ def sweep_prices(
                 "relaxed_kept": float(keep.sum()),
                 "relaxed_loss": priced.loss(weights),
                 "rounded_kept": int(rounded.sum()),
-                "rounded_loss": priced.loss(priced.refit(rounded)),
+                "rounded_loss": priced.loss(refit(priced, rounded)),
             }
         )
     return points

@@ -46,9 +46,7 @@ def compare_toy(
         )
 
     report("exact")
-    exact = solve(
-        problem, tolerance=config.tolerance, time_limit=config.time_limit, on_progress=follow
-    )
+    exact = solve(problem, gap=config.tolerance, seconds=config.time_limit, on_progress=follow)
     progress.append(
         {name: getattr(exact, name) for name in ("objective", "bound", "nodes", "seconds")}
     )
@@ -99,7 +97,7 @@ def _sweep(toy: Toy, config: CompareConfig, report) -> list[dict[str, float]]:
     for factor in np.geomspace(0.1, 30.0, config.sweep) if config.sweep else ():
         report(f"price × {factor:.3g}")
         problem = _problem(toy, config, factor * config.unit_price)
-        exact = solve(problem, tolerance=config.tolerance, time_limit=config.time_limit)
+        exact = solve(problem, gap=config.tolerance, seconds=config.time_limit)
         relaxed = relax(problem)
         y = np.concatenate(relaxed.indicator)
         paid = factor * config.unit_price

@@ -10,6 +10,7 @@ import torch
 
 from formulations.arrays import FloatArray
 from formulations.errors import InputError
+from formulations.layer import files
 from formulations.layer.problem import LayerProblem
 from formulations.symbolic.catalogue import find, square
 from formulations.terms.term import Term
@@ -37,7 +38,7 @@ def load_problem(source: str, config: CompareConfig) -> LayerProblem:
     if rest == "generated":
         return generate(config)
     if rest.endswith(".npz"):
-        problem = LayerProblem.load(rest)
+        problem = files.load_problem(rest)
         if (config.price, config.ridge, config.term) == (None, None, None):
             return problem
         return _repriced(problem, config, keep=True)

@@ -1,18 +1,19 @@
 """Budget problems: exact against brute force over all widths, bounds, wrong input."""
 
 import itertools
-import time
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import formulations.budget.solve as budget_search
+from formulations.budget.extremes import smallest
 from formulations.budget.lagrangian import Lagrangian
 from formulations.budget.milp import BudgetModel
 from formulations.budget.problem import BilinearCost, BudgetProblem, Limit, OutOfReach
+from formulations.budget.solve import solve
 from formulations.errors import InputError
+from formulations.solving.deadline import Deadline
 
 EXACT = 1e-9
 
@@ -88,9 +89,9 @@ def test_the_optimum_is_that_of_brute_force(seed, limits, floors, concave):
     expected = brute_force(problem)
     if expected is None:
         with pytest.raises(InputError, match=r"^no widths"):
-            problem.solve()
+            solve(problem)
         return
-    solution = problem.solve(tolerance=EXACT)
+    solution = solve(problem, gap=EXACT)
     assert solution.status == "optimal"
     assert solution.value == pytest.approx(expected, abs=1e-7)
     assert solution.bound >= expected - 1e-7
@@ -104,7 +105,7 @@ def test_highs_alone_finds_the_optimum_of_brute_force(seed, floors, concave):
     """Without the Lagrangian bounds, which leave HiGHS little to do."""
     problem = random_problem(seed, floors=floors, concave=concave)
     expected = brute_force(problem)
-    choice, bound, status = BudgetModel(problem).maximise(None, tolerance=EXACT, seconds=60)
+    choice, bound, status = BudgetModel(problem).maximise(None, gap=EXACT, deadline=Deadline())
     if expected is None:
         assert (choice, status) == (None, "infeasible")
     else:
@@ -147,15 +148,14 @@ def test_the_minimum_of_the_lagrangian_function_does_not_depend_on_the_start(sta
             assert function.maximise(other)[0] >= least - 1e-9
 
 
-def test_cells_of_widths_lead_to_the_same_optimum(monkeypatch):
+def test_cells_of_widths_lead_to_the_same_optimum():
     problems = [random_problem(seed, classes=6, layers=8) for seed in range(30)]
     exact = [brute_force(p) for p in problems]
-    monkeypatch.setattr(budget_search, "LARGEST_KEPT", 30)
-    monkeypatch.setattr(budget_search, "LARGEST", 100)
     checked = 0
     for problem, expected in zip(problems, exact, strict=True):
         if expected is not None:
-            assert problem.solve(tolerance=EXACT).value == pytest.approx(expected, abs=1e-7)
+            found = solve(problem, gap=EXACT, tables=(100, 30))
+            assert found.value == pytest.approx(expected, abs=1e-7)
             checked += 1
     assert checked > 10
 
@@ -178,16 +178,13 @@ def chain(layers=30, width=40, seed=0):
     return BudgetProblem(widths, values, (Limit(cost, cost.value(np.full(layers, width)) // 2),))
 
 
-@pytest.mark.parametrize("limit", [1e-6, 0.02, 0.3])
-def test_a_time_limit_gives_a_feasible_incumbent_and_a_valid_bound(monkeypatch, limit):
+@pytest.mark.parametrize("seconds", [1e-6, 0.02, 0.3])
+def test_a_time_limit_gives_a_feasible_incumbent_and_a_valid_bound(seconds):
     problem = chain()
-    optimum = problem.solve(tolerance=1e-6)
+    optimum = solve(problem, gap=1e-6)
     assert optimum.status == "optimal"
-    monkeypatch.setattr(budget_search, "LARGEST", 10)  # leave the work to HiGHS
-    monkeypatch.setattr(budget_search, "LARGEST_KEPT", 10)
-    begin = time.perf_counter()
-    solution = problem.solve(time_limit=limit, tolerance=1e-9)
-    assert time.perf_counter() - begin < limit + 5
+    # small tables leave the work to HiGHS, which would take minutes
+    solution = solve(problem, gap=1e-9, seconds=seconds, tables=(10, 10))
     assert solution.status == "time_limit"
     assert problem.feasible(solution.widths)
     assert solution.value <= optimum.bound
@@ -195,16 +192,16 @@ def test_a_time_limit_gives_a_feasible_incumbent_and_a_valid_bound(monkeypatch, 
     assert solution.gap > 0
 
 
-def test_ctrl_c_gives_the_incumbent_and_its_bound(monkeypatch):
+def test_ctrl_c_gives_the_incumbent_and_its_bound():
     problem = chain()
+    looks = itertools.count()
 
-    def interrupted(self, choice):
-        offer(self, choice)
-        raise KeyboardInterrupt
+    def clock():
+        if next(looks) == 3:
+            raise KeyboardInterrupt
+        return 0.0
 
-    offer = budget_search._Search._offer
-    monkeypatch.setattr(budget_search._Search, "_offer", interrupted)
-    solution = problem.solve()
+    solution = solve(problem, seconds=Deadline(clock=clock))
     assert solution.status == "interrupted"
     assert problem.feasible(solution.widths)
     assert solution.bound >= solution.value
@@ -217,10 +214,10 @@ def test_infeasible_budgets_name_the_smallest_feasible_one():
     for budget, feasible in ((smallest, True), (smallest - 1, False)):
         tight = BudgetProblem(problem.widths, problem.values, (Limit(limit.cost, budget),))
         if feasible:
-            assert tight.solve().costs == (smallest,)
+            assert solve(tight).costs == (smallest,)
             continue
         with pytest.raises(OutOfReach, match=f"at most {budget}.* {smallest}$") as caught:
-            tight.solve()
+            solve(tight)
         assert caught.value.nearest == smallest
         assert "\n" not in str(caught.value)
 
@@ -231,14 +228,14 @@ def test_the_smallest_cost_respects_floors_over_several_classes():
         cost = problem.limits[0].cost
         choices = itertools.product(*(range(len(w)) for w in problem.widths))
         costs = [cost.value(problem.at(c)) for c in choices if problem.above_floors(problem.at(c))]
-        assert problem.smallest(problem.limits[0]) == min(costs)
+        assert smallest(problem, problem.limits[0]) == min(costs)
 
 
 def test_a_range_without_widths_names_the_nearest_cost_below():
     cost = BilinearCost(*(np.array(x) for x in ([1], [0], [[10]], [1], [[0]])))
     problem = BudgetProblem([np.array([1, 2, 3])], [np.array([1.0, 2, 3])], (Limit(cost, 29, 25),))
     with pytest.raises(OutOfReach, match=r"between 25 and 29: the nearest cost below is 20$"):
-        problem.solve()
+        solve(problem)
 
 
 ONE = BilinearCost(*(np.array(x) for x in ([1], [0], [[1]], [1], [[0]])))
@@ -263,8 +260,8 @@ def test_wrong_problems_are_refused_in_one_line(widths, values, cost, floors, me
         BudgetProblem([np.array(widths, int)], [np.array(values)], (Limit(cost, 2),), *more)
 
 
-@pytest.mark.parametrize("option", ["time_limit", "tolerance"])
+@pytest.mark.parametrize(("option", "named"), [("seconds", "time limit"), ("gap", "gap")])
 @pytest.mark.parametrize("number", [0.0, -1.0, float("nan")])
-def test_limits_of_the_solve_must_be_positive(option, number):
-    with pytest.raises(InputError, match=f"{option.replace('_', ' ')} must be positive"):
-        chain(layers=2, width=3).solve(**{option: number})
+def test_limits_of_the_solve_must_be_positive(option, named, number):
+    with pytest.raises(InputError, match=f"{named} must be positive"):
+        solve(chain(layers=2, width=3), **{option: number})

@@ -1,7 +1,6 @@
 """The branch and bound: optima by enumeration, bounds that are never above them, limits."""
 
-import _thread
-import threading
+import itertools
 from itertools import pairwise
 
 import numpy as np
@@ -17,7 +16,9 @@ from layer_instances import (
     layer_problems,
 )
 
-from formulations import LayerProblem, derive, square
+from formulations import LayerProblem, derive, load_problem, refit, square
+from formulations import relax as relax_by_cuts
+from formulations import solve as solve_by_any
 from formulations.layer.extraction.extract import extract
 from formulations.layer.extraction.schur import tighten
 from formulations.layer.local_search import improve
@@ -26,6 +27,7 @@ from formulations.layer.relaxations.indicator_newton import IndicatorNewton
 from formulations.layer.relaxations.proximal_gradient import ProximalGradient
 from formulations.layer.solvers import branch_and_bound
 from formulations.layer.solvers.branch_and_bound import solve
+from formulations.solving.deadline import Deadline
 from formulations.solving.node import FREE, KEPT, REMOVED, Node
 from formulations.symbolic.catalogue import entry
 
@@ -56,7 +58,7 @@ def assert_proved(problem, solution, best, most=None):
 @many
 def test_enumeration_of_all_supports_agrees(problem, extraction):
     best, _, _ = brute_force(problem)
-    assert_proved(problem, solve(problem, tolerance=1e-5, extraction=extraction), best)
+    assert_proved(problem, solve(problem, gap=1e-5, extraction=extraction), best)
 
 
 @given(
@@ -64,7 +66,7 @@ def test_enumeration_of_all_supports_agrees(problem, extraction):
 )
 @many
 def test_enumeration_agrees_with_a_limit_on_the_number_of_groups(problem, most, extraction):
-    solution = solve(problem, tolerance=1e-5, extraction=extraction, cardinality=most)
+    solution = solve(problem, gap=1e-5, extraction=extraction, cardinality=most)
     assert_proved(problem, solution, best_of(problem, most), most)
 
 
@@ -73,15 +75,15 @@ def test_enumeration_agrees_with_a_limit_on_the_number_of_groups(problem, most, 
 def test_every_engine_finds_the_optimum(problem, engine, data):
     most = data.draw(st.sampled_from([None, 2]))
     best = best_of(problem, problem.groups if most is None else most)
-    solution = solve(problem, tolerance=1e-5, engine=engine, cardinality=most)
+    solution = solve(problem, gap=1e-5, relaxation=engine, cardinality=most)
     assert_proved(problem, solution, best, most)
 
 
 @given(problem=layer_problems(max_groups=5, max_size=8), most=st.integers(1, 5))
 @few
 def test_the_outer_approximation_agrees_with_extraction_and_cardinality(problem, most):
-    own = solve(problem, tolerance=1e-5, cardinality=most)
-    other = problem.solve("highs", tolerance=1e-5, cardinality=most, extraction="schur")
+    own = solve(problem, gap=1e-5, cardinality=most)
+    other = solve_by_any(problem, solver="highs", gap=1e-5, cardinality=most, extraction="schur")
     assert other.status == "optimal"
     assert other.objective == pytest.approx(own.objective, rel=2.2e-5, abs=1e-9)
     value = direct_objective(problem, other.weights, other.support)
@@ -94,7 +96,7 @@ def test_scip_agrees(bound, cardinality):
     pytest.importorskip("pyscipopt")
     problem = layer_problem(2, groups=4, block=2, outputs=2, price=0.4, bound=bound)
     own = solve(problem, cardinality=cardinality)
-    other = problem.solve("scip", cardinality=cardinality, time_limit=30)
+    other = solve_by_any(problem, solver="scip", cardinality=cardinality)
     assert other.status == "optimal"
     assert other.objective == pytest.approx(own.objective, rel=2e-4)
     assert other.support.tolist() == own.support.tolist()
@@ -117,9 +119,9 @@ def test_any_term_is_solved_with_and_without_extraction(term, most):
     base = layer_problem(1, groups=5, block=2, outputs=2)
     problem = LayerProblem(base.gram, base.cross, base.constant, term, base.block)
     supports = [s for s in all_supports(5) if most is None or s.sum() <= most]
-    best = min(problem.objective(problem.refit(s), s) for s in supports)
+    best = min(problem.objective(refit(problem, s), s) for s in supports)
     for extraction in ("none", "schur"):
-        solution = solve(problem, tolerance=1e-5, cardinality=most, extraction=extraction)
+        solution = solve(problem, gap=1e-5, cardinality=most, extraction=extraction)
         assert solution.status == "optimal"
         assert solution.objective == pytest.approx(best, rel=1e-5)
         assert solution.bound <= best * (1 + 1e-8)
@@ -175,7 +177,7 @@ def test_engines_bound_the_same_relaxation(problem, seed):
 def test_relaxation_without_extraction_is_the_perspective_relaxation():
     problem = layer_problem(3, groups=6, block=2, outputs=2)
     assert branch_and_bound.relax(problem).bound == pytest.approx(
-        problem.relax("perspective", tolerance=1e-8).objective, rel=1e-6
+        relax_by_cuts(problem, tolerance=1e-8).objective, rel=1e-6
     )
 
 
@@ -202,7 +204,7 @@ def test_extracting_again_at_a_node_leaves_a_convex_loss(problem):
 def test_local_search_ends_where_no_flip_helps(problem, seed):
     groups = problem.groups
     support = np.random.default_rng(seed).random(groups) < 0.5
-    start = problem.objective(problem.refit(support), support)
+    start = problem.objective(refit(problem, support), support)
     price = np.broadcast_to(problem.term.price, (groups,)).astype(float)
     free = np.full(groups, FREE, np.int8)
     data = (problem.hessian, problem.cross, problem.constant, price, free)
@@ -210,11 +212,11 @@ def test_local_search_ends_where_no_flip_helps(problem, seed):
     while fell:
         value, fell = improve(*data, support, groups, problem.block)
     assert value <= start * (1 + 1e-9)
-    assert value == pytest.approx(problem.objective(problem.refit(support), support), rel=1e-7)
+    assert value == pytest.approx(problem.objective(refit(problem, support), support), rel=1e-7)
     for group in range(groups):
         other = support.copy()
         other[group] = not other[group]
-        assert problem.objective(problem.refit(other), other) >= value * (1 - 1e-7)
+        assert problem.objective(refit(problem, other), other) >= value * (1 - 1e-7)
 
 
 @pytest.mark.parametrize("ridge", [1e-6, 1e-9, 1e-12])
@@ -224,11 +226,11 @@ def test_identical_groups_end_the_search_and_nothing_is_claimed_that_is_not_so(r
     x = np.repeat(rng.normal(size=(30, 1)), 4, axis=1)
     y = x[:, :1] @ rng.normal(size=(1, 2)) + 0.1 * rng.normal(size=(30, 2))
     problem = LayerProblem.from_data(x, y, square(ridge, 1e-3))
-    solution = solve(problem, cardinality=most, time_limit=20)
+    solution = solve(problem, cardinality=most)
     value = problem.objective(solution.weights, solution.support)
     assert solution.objective == pytest.approx(value, rel=1e-9)
     supports = [s for s in all_supports(4) if most is None or s.sum() <= most]
-    best = min(problem.objective(problem.refit(s), s) for s in supports)
+    best = min(problem.objective(refit(problem, s), s) for s in supports)
     assert solution.bound <= best * (1 + 1e-7)
     assert solution.objective >= best * (1 - 1e-7)
 
@@ -250,7 +252,7 @@ def test_known_instance_is_certified_at_its_stored_optimum(name, known_instances
     with np.load(path) as data:
         optimum, gap = float(data["optimum"]), float(data["gap"])
     assert gap == 0
-    solution = solve(LayerProblem.load(path), tolerance=KNOWN[name])
+    solution = solve(load_problem(path), gap=KNOWN[name])
     assert solution.status == "optimal"
     assert solution.objective <= optimum * (1 + 1e-4)
     assert solution.bound <= optimum * (1 + 1e-9)
@@ -260,7 +262,7 @@ def test_open_instance_has_a_better_incumbent_than_the_stored_one(known_instance
     path = known_instances / "resnet56-layer3.4-c0.01.npz"
     with np.load(path) as data:
         stored = float(data["optimum"])
-    solution = solve(LayerProblem.load(path), time_limit=5)
+    solution = solve(load_problem(path), node_limit=200)
     assert solution.objective < 0.9 * stored
     assert solution.bound > 0.7
 
@@ -276,10 +278,23 @@ def hard_problem() -> LayerProblem:
     return LayerProblem.from_data(x, y, square(1e-3, 2.0))
 
 
-@pytest.mark.parametrize("seconds", [1e-9, 0.3])
-def test_time_limit_returns_the_incumbent_with_a_valid_bound(seconds):
+def ticking(looks, then=None):
+    """A deadline that passes after so many looks at its clock, or what happens instead."""
+    count = itertools.count()
+
+    def clock():
+        now = next(count)
+        if then is not None and now == looks:
+            raise then
+        return now if then is None else 0.0
+
+    return Deadline(looks, clock, start=0.0)
+
+
+@pytest.mark.parametrize("looks", [0.5, 40])
+def test_time_limit_returns_the_incumbent_with_a_valid_bound(looks):
     problem = hard_problem()
-    solution = solve(problem, time_limit=seconds)
+    solution = solve(problem, seconds=ticking(looks))
     assert solution.status == "time_limit"
     assert solution.bound <= solution.objective
     assert np.isfinite(solution.bound)
@@ -288,27 +303,20 @@ def test_time_limit_returns_the_incumbent_with_a_valid_bound(seconds):
 
 
 def test_node_limit_bounds_the_memory_and_is_said():
-    solution = solve(hard_problem(), node_limit=5, time_limit=60)
+    solution = solve(hard_problem(), node_limit=5)
     assert solution.status == "node_limit"
     assert solution.bound <= solution.objective
 
 
 def test_interrupt_returns_the_incumbent_with_a_valid_bound():
-    problem = hard_problem()
-    solve(problem, time_limit=1e-9)  # compiled before the clock starts
-    timer = threading.Timer(1.0, _thread.interrupt_main)
-    timer.start()
-    try:
-        solution = solve(problem, time_limit=30)
-    finally:
-        timer.cancel()
+    solution = solve(hard_problem(), seconds=ticking(40, KeyboardInterrupt))
     assert solution.status == "interrupted"
     assert solution.bound <= solution.objective
 
 
 def test_progress_is_reported_with_a_shrinking_gap():
     seen = []
-    solve(hard_problem(), time_limit=2, on_progress=seen.append)
+    solve(hard_problem(), seconds=ticking(400), on_progress=seen.append)
     assert len(seen) > 2
     assert all(a.bound <= b.bound and a.objective >= b.objective for a, b in pairwise(seen))
     assert seen[-1].gap < 1
@@ -317,8 +325,8 @@ def test_progress_is_reported_with_a_shrinking_gap():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"time_limit": 0.0}, "time limit must be positive"),
-        ({"tolerance": 0.0}, "tolerance must be positive"),
+        ({"seconds": 0.0}, "time limit must be positive"),
+        ({"gap": 0.0}, "gap must be positive"),
         ({"cardinality": -1}, "cardinality"),
         ({"cardinality": 1.5}, "cardinality"),
         ({"node_limit": 0}, "node limit"),
@@ -332,8 +340,8 @@ def test_wrong_option_is_refused_by_name(options, message):
 
 def test_start_is_the_first_incumbent_and_is_checked():
     problem = hard_problem()
-    good = solve(problem, time_limit=2)
-    again = solve(problem, time_limit=1e-9, start=good.weights)
+    good = solve(problem, node_limit=20)
+    again = solve(problem, seconds=1e-9, start=good.weights)
     assert again.objective <= good.objective * (1 + 1e-12)
     boxed = layer_problem(0, bound=0.3)
     with pytest.raises(ValueError, match=r"M = 0\.3 is smaller than the start needs: 2 in group 0"):
@@ -345,9 +353,9 @@ def test_start_is_the_first_incumbent_and_is_checked():
 def test_unknown_solver_is_refused_and_nested_indicators_go_to_highs():
     problem = layer_problem(0, groups=4)
     with pytest.raises(ValueError, match="unknown solver 'cplex'"):
-        problem.solve("cplex")
+        solve_by_any(problem, solver="cplex")
     term = entry("nested").nested(np.array([0, 0, 1, 1]), block_price=0.1, price=0.1, weight=0.05)
     nested = LayerProblem(problem.gram, problem.cross, problem.constant, term, 1)
-    assert nested.solve().solver.startswith("highs")
+    assert solve_by_any(nested).solver.startswith("highs")
     with pytest.raises(ValueError, match="highs"):
         solve(nested)

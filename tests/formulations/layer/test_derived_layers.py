@@ -8,7 +8,19 @@ import pytest
 from layer_instances import layer_data
 from scipy.optimize import NonlinearConstraint, minimize
 
-from formulations import LayerProblem, derive, square
+from formulations import (
+    LayerProblem,
+    derive,
+    load_problem,
+    pyomo_model,
+    refit,
+    relax,
+    save_problem,
+    solve,
+    square,
+    write_model,
+)
+from formulations.layer.big_m import bounded
 from formulations.symbolic.catalogue import entry
 
 TERMS = {
@@ -47,7 +59,7 @@ def optimum(problem):
             continue
         limit = np.broadcast_to(problem.term.bound, (groups,))[rows]
         limit = np.repeat(np.minimum(limit, 1e3), outputs)
-        start = np.clip(problem.refit(support)[rows].ravel(), -limit, limit)
+        start = np.clip(refit(problem, support)[rows].ravel(), -limit, limit)
         box = list(zip(-limit, limit, strict=True))
         ball = ()
         if problem.term.profile.ball:
@@ -74,7 +86,7 @@ def test_exact_solution_agrees_with_enumeration_by_another_solver(name):
     for form in ("perspective", "big-m"):
         if form == "big-m" and problem.term.profile.ball:
             continue  # its box is wider than the ball: not this form's relaxation
-        solution = problem.solve("highs", form=form, tolerance=1e-6, time_limit=60)
+        solution = solve(problem, solver="highs", form=form, gap=1e-6)
         assert solution.status == "optimal", form
         assert solution.objective == pytest.approx(best, rel=1e-5), form
         assert solution.bound <= best * (1 + 1e-6), form
@@ -84,22 +96,22 @@ def test_exact_solution_agrees_with_enumeration_by_another_solver(name):
 @pytest.mark.parametrize("name", TERMS)
 def test_relaxation_is_the_projected_regularizer(name):
     problem = problem_of(name)
-    relaxed = problem.relax(tolerance=1e-7)
-    bounded = problem.bounded()
-    assert relaxed.objective == pytest.approx(bounded.relaxed_objective(relaxed.weights), rel=1e-6)
-    assert bounded.dual_bound(relaxed.weights) <= relaxed.objective * (1 + 1e-9)
-    assert relaxed.bound <= problem.solve(tolerance=1e-6).objective * (1 + 1e-9)
+    relaxed = relax(problem, tolerance=1e-7)
+    own = bounded(problem)
+    assert relaxed.objective == pytest.approx(own.relaxed_objective(relaxed.weights), rel=1e-6)
+    assert own.dual_bound(relaxed.weights) <= relaxed.objective * (1 + 1e-9)
+    assert relaxed.bound <= solve(problem, gap=1e-6).objective * (1 + 1e-9)
 
 
 @pytest.mark.parametrize("name", TERMS)
 @pytest.mark.parametrize("form", ["perspective", "big-m"])
 def test_model_states_the_objective_of_the_problem(name, form):
-    problem = problem_of(name).bounded()
+    problem = bounded(problem_of(name))
     term = problem.term
     rng = np.random.default_rng(0)
     support = np.array([True, False, True, True])
     weights = rng.uniform(-0.3, 0.3, size=problem.cross.shape) * problem.rows(support)[:, None]
-    model = problem.model(form)
+    model = pyomo_model(problem, form)
     for (k, n), w in np.ndenumerate(weights):
         model.w[k, n].set_value(w)
     norms, _ = term.measure(problem.by_group(weights))
@@ -122,12 +134,11 @@ def test_model_states_the_objective_of_the_problem(name, form):
 def test_scip_finds_the_same_optimum_in_the_exported_model(name, tmp_path, capfd):
     pyscipopt = pytest.importorskip("pyscipopt")
     problem = problem_of(name)
-    solution = problem.solve(tolerance=1e-6)
+    solution = solve(problem, gap=1e-6)
     path = tmp_path / "model.nl"
-    problem.write(path, "big-m")
+    write_model(problem, path, "big-m")
     model = pyscipopt.Model()
     model.hideOutput()
-    model.setParam("limits/time", 60)
     model.readProblem(str(path))
     model.optimize()
     capfd.readouterr()
@@ -137,14 +148,14 @@ def test_scip_finds_the_same_optimum_in_the_exported_model(name, tmp_path, capfd
 
 def test_model_that_is_not_quadratic_is_written_as_nl_alone(tmp_path):
     with pytest.raises(ValueError, match=r"\.nl"):
-        problem_of("cube").write(tmp_path / "model.lp")
+        write_model(problem_of("cube"), tmp_path / "model.lp")
 
 
 @pytest.mark.parametrize("name", TERMS)
 def test_saved_problem_loads_as_the_same(name, tmp_path):
     problem = problem_of(name)
-    problem.save(tmp_path / "problem.npz")
-    again = LayerProblem.load(tmp_path / "problem.npz")
+    save_problem(problem, tmp_path / "problem.npz")
+    again = load_problem(tmp_path / "problem.npz")
     weights = np.random.default_rng(0).uniform(-0.4, 0.4, problem.cross.shape)
     support = np.array([True, True, False, True])
     assert again.objective(weights, support) == problem.objective(weights, support)
@@ -155,8 +166,8 @@ def test_saved_problem_loads_as_the_same(name, tmp_path):
 def test_saved_nested_problem_loads_as_the_same(tmp_path):
     term = entry("nested").nested(np.array([0, 0, 1, 1]), np.array([0.3, 0.4]), 0.1)
     problem = LayerProblem.from_data(*layer_data(0, 4, 2), term)
-    problem.save(tmp_path / "problem.npz")
-    again = LayerProblem.load(tmp_path / "problem.npz")
+    save_problem(problem, tmp_path / "problem.npz")
+    again = load_problem(tmp_path / "problem.npz")
     weights = np.random.default_rng(0).normal(size=problem.cross.shape)
     assert again.relaxed_objective(weights) == problem.relaxed_objective(weights)
 
@@ -164,11 +175,11 @@ def test_saved_nested_problem_loads_as_the_same(tmp_path):
 @pytest.mark.parametrize("content", ["not JSON", "[1]", '{"phi": "sqrt(r)"}', '{"phi": "a*z"}'])
 def test_file_with_a_wrong_term_is_refused_in_one_line(content, tmp_path):
     problem = LayerProblem.from_data(*layer_data(0, 3, 1), square(0.1, 0.2))
-    problem.save(tmp_path / "good.npz")
+    save_problem(problem, tmp_path / "good.npz")
     arrays = dict(np.load(tmp_path / "good.npz"))
     np.savez(tmp_path / "bad.npz", **arrays, term=content)
     with pytest.raises(ValueError, match=r"bad\.npz: ") as caught:
-        LayerProblem.load(tmp_path / "bad.npz")
+        load_problem(tmp_path / "bad.npz")
     assert "\n" not in str(caught.value)
 
 
@@ -181,4 +192,4 @@ def test_bound_follows_from_the_shrinkage_where_the_loss_says_none():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(40, 2)) @ rng.normal(size=(2, 4))  # G is singular
     problem = LayerProblem.from_data(x, x[:, :1], derive("a*(sqrt(1 + r**2) - 1)").term())
-    assert np.isfinite(problem.bounded().term.bound).all()  # φ itself bounds the norm
+    assert np.isfinite(bounded(problem).term.bound).all()  # φ itself bounds the norm

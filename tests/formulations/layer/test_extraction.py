@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from layer_instances import all_supports, layer_problem, layer_problems
 
-from formulations import LayerProblem, derive
+from formulations import LayerProblem, derive, refit, solve
+from formulations.layer.big_m import bounded
 from formulations.layer.extraction.conic import conic
 from formulations.layer.extraction.extract import RULES, extract
 from formulations.layer.extraction.schur import schur
@@ -24,9 +25,9 @@ def test_objective_of_every_support_stays_and_the_loss_stays_convex(problem, dat
     inner = extracted.problem
     assert np.linalg.eigvalsh(inner.curvature)[0] >= -1e-9 * np.trace(problem.hessian)
     support = data.draw(st.sampled_from(all_supports(problem.groups)))
-    own = inner.refit(support)
+    own = refit(inner, support)
     back = extracted.weights(own)
-    value = problem.objective(problem.refit(support), support)
+    value = problem.objective(refit(problem, support), support)
     assert inner.objective(own, support) == pytest.approx(value, rel=1e-7, abs=1e-9)
     assert problem.objective(back, support) == pytest.approx(value, rel=1e-7, abs=1e-9)
 
@@ -34,7 +35,7 @@ def test_objective_of_every_support_stays_and_the_loss_stays_convex(problem, dat
 @given(problem=plain)
 @few
 def test_the_better_the_rule_the_tighter_the_root_and_all_are_below_the_optimum(problem):
-    optimum = problem.solve(tolerance=1e-7).objective
+    optimum = solve(problem, gap=1e-7).objective
     bounds = {rule: relax(problem, extraction=rule).bound for rule in RULES}
     # the best Δ leave H − Δ singular: their relaxation is then solved less exactly
     slack = 1e-6 * abs(optimum)
@@ -46,7 +47,7 @@ def test_the_better_the_rule_the_tighter_the_root_and_all_are_below_the_optimum(
 @pytest.mark.parametrize("seed", range(3))
 def test_ascent_comes_close_to_the_semidefinite_program(seed):
     problem = layer_problem(seed, groups=8, block=2, outputs=2, price=0.3, shrinkage=0.01)
-    optimum = problem.solve().objective
+    optimum = solve(problem).objective
     weak, near, best = (relax(problem, extraction=r).bound for r in ("schur", "ascent", "sdp"))
     assert near - weak >= 0.8 * (best - weak) - 1e-5 * optimum
 
@@ -81,9 +82,9 @@ def test_any_norm_two_term_is_extracted_by_a_multiple_of_the_square(phi):
     base = layer_problem(1, groups=5, block=2, outputs=2)
     problem = LayerProblem(base.gram, base.cross, base.constant, derive(phi).term(price=0.3), 2)
     assert np.isinf(extract(problem, "schur").problem.term.bound).all()
-    plain, tight = (relax(problem.bounded(), extraction=rule).bound for rule in ("none", "schur"))
+    plain, tight = (relax(bounded(problem), extraction=rule).bound for rule in ("none", "schur"))
     assert tight > plain
-    assert tight <= problem.solve().objective
+    assert tight <= solve(problem).objective
 
 
 def test_unknown_rules_and_impossible_ones_are_refused():

@@ -14,7 +14,8 @@ from layer_instances import (
     layer_problems,
 )
 
-from formulations import LayerProblem, square
+from formulations import LayerProblem, load_problem, refit, save_problem, square
+from formulations.layer.big_m import big_m, valid_bounds
 
 quick = settings(max_examples=40, deadline=None)
 few = settings(max_examples=12, deadline=None)
@@ -89,7 +90,7 @@ def test_refit_without_bounds_is_ridge_regression_on_the_support(
     rows = np.repeat(support, block)
     stacked = np.vstack([x / np.sqrt(len(x)), np.diag(np.sqrt(2 * np.repeat(a, block)))])[:, rows]
     target = np.vstack([y / np.sqrt(len(x)), np.zeros((groups * block, outputs))])
-    weights = problem.refit(support)
+    weights = refit(problem, support)
     assert (weights[~rows] == 0).all()
     expected = np.linalg.lstsq(stacked, target, rcond=None)[0]
     assert weights[rows] == pytest.approx(expected, rel=1e-7, abs=1e-9)
@@ -100,7 +101,7 @@ def test_refit_without_bounds_is_ridge_regression_on_the_support(
 def test_refit_within_bounds_is_the_optimum_of_the_box(problem, data):
     groups = problem.groups
     support = np.array(data.draw(st.lists(st.booleans(), min_size=groups, max_size=groups)))
-    weights = problem.refit(support)
+    weights = refit(problem, support)
     assert np.abs(weights).max() <= float(problem.term.bound)
     expected = direct_objective(problem, direct_refit(problem, support), support)
     assert problem.objective(weights, support) == pytest.approx(expected, rel=1e-8)
@@ -110,7 +111,7 @@ def test_refit_within_bounds_is_the_optimum_of_the_box(problem, data):
 def test_refit_within_bounds_holds_for_many_inputs(bound):
     problem = layer_problem(3, groups=50, shrinkage=0.01, bound=bound)
     everything = np.ones(50, bool)
-    weights = problem.refit(everything)
+    weights = refit(problem, everything)
     assert (np.abs(weights) == bound).any()
     expected = direct_objective(problem, direct_refit(problem, everything), everything)
     assert problem.objective(weights, everything) == pytest.approx(expected, rel=1e-8)
@@ -118,7 +119,7 @@ def test_refit_within_bounds_holds_for_many_inputs(bound):
 
 def test_refit_of_the_empty_support_is_zero():
     problem = layer_problem(1)
-    assert (problem.refit(np.zeros(problem.groups, bool)) == 0).all()
+    assert (refit(problem, np.zeros(problem.groups, bool)) == 0).all()
 
 
 # ---- valid bounds --------------------------------------------------------------------------------
@@ -129,21 +130,21 @@ def test_refit_of_the_empty_support_is_zero():
 def test_valid_bounds_contain_the_optimum(problem):
     best, _, weights = brute_force(problem)
     for upper in (best, best * 1.01, 2 * best):
-        bounds = problem.valid_bounds(upper)
+        bounds = valid_bounds(problem, upper)
         assert bounds.shape == problem.cross.shape
         assert (np.abs(weights) <= bounds * (1 + 1e-6) + 1e-7).all()
-    assert (np.abs(weights) <= problem.big_m() * (1 + 1e-6) + 1e-7).all()
+    assert (np.abs(weights) <= big_m(problem) * (1 + 1e-6) + 1e-7).all()
 
 
 @given(layer_problems(max_groups=4, max_size=8), st.floats(1, 2))
 @few
 def test_valid_bounds_contain_every_solution_at_most_the_upper_bound(problem, factor):
     values = {
-        support.tobytes(): (problem.objective(w := problem.refit(support), support), w)
+        support.tobytes(): (problem.objective(w := refit(problem, support), support), w)
         for support in all_supports(problem.groups)
     }
     upper = factor * min(value for value, _ in values.values())
-    bounds = problem.valid_bounds(upper)
+    bounds = valid_bounds(problem, upper)
     for value, w in values.values():
         if value <= upper:
             assert (np.abs(w) <= bounds * (1 + 1e-9) + 1e-9).all()
@@ -151,8 +152,8 @@ def test_valid_bounds_contain_every_solution_at_most_the_upper_bound(problem, fa
 
 def test_valid_bounds_never_exceed_the_bound_of_the_term():
     problem = layer_problem(2, bound=0.3)
-    assert (problem.valid_bounds(1e6) == 0.3).all()
-    assert (problem.big_m() <= 0.3).all()
+    assert (valid_bounds(problem, 1e6) == 0.3).all()
+    assert (big_m(problem) <= 0.3).all()
 
 
 # ---- files ---------------------------------------------------------------------------------------
@@ -162,8 +163,8 @@ def test_valid_bounds_never_exceed_the_bound_of_the_term():
 @few
 def test_saved_problem_loads_as_the_same(tmp_path_factory, problem):
     path = tmp_path_factory.mktemp("layer") / "problem.npz"
-    problem.save(path)
-    loaded = LayerProblem.load(path)
+    save_problem(problem, path)
+    loaded = load_problem(path)
     assert (loaded.gram == problem.gram).all()
     assert (loaded.cross == problem.cross).all()
     assert (loaded.constant, loaded.block) == (problem.constant, problem.block)
@@ -172,8 +173,8 @@ def test_saved_problem_loads_as_the_same(tmp_path_factory, problem):
 
 
 def test_problem_saved_under_any_name_loads_from_that_name(tmp_path):
-    layer_problem(0).save(tmp_path / "problem")
-    assert LayerProblem.load(tmp_path / "problem").groups == 5
+    save_problem(layer_problem(0), tmp_path / "problem")
+    assert load_problem(tmp_path / "problem").groups == 5
 
 
 GOOD = {
@@ -236,7 +237,7 @@ def build(arrays):
 def test_the_good_arrays_make_a_problem(tmp_path):
     assert build(GOOD).groups == 2
     np.savez(tmp_path / "good.npz", **GOOD)
-    assert LayerProblem.load(tmp_path / "good.npz").outputs == 2
+    assert load_problem(tmp_path / "good.npz").outputs == 2
 
 
 NUMBERS = {
@@ -259,7 +260,7 @@ def test_bad_array_in_a_file_is_refused_in_one_line_that_names_file_and_array(ca
     path = tmp_path / "bad.npz"
     np.savez(path, **(GOOD | {name: value}))
     with pytest.raises(ValueError, match=message) as caught:
-        LayerProblem.load(path)
+        load_problem(path)
     assert "bad.npz" in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -269,7 +270,7 @@ def test_file_without_an_array_is_refused_by_that_name(name, tmp_path):
     path = tmp_path / "incomplete.npz"
     np.savez(path, **{key: value for key, value in GOOD.items() if key != name})
     with pytest.raises(ValueError, match=rf"incomplete\.npz .*\b{name}$"):
-        LayerProblem.load(path)
+        load_problem(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a zip", b"PK\x03\x04 truncated"])
@@ -277,7 +278,7 @@ def test_unreadable_file_is_refused_in_one_line(content, tmp_path):
     path = tmp_path / "garbage.npz"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"garbage\.npz") as caught:
-        LayerProblem.load(path)
+        load_problem(path)
     assert "\n" not in str(caught.value)
 
 
@@ -286,13 +287,13 @@ def test_single_array_file_is_refused(tmp_path):
     with path.open("wb") as file:
         np.save(file, np.ones(3))
     with pytest.raises(ValueError, match=r"single\.npz"):
-        LayerProblem.load(path)
+        load_problem(path)
 
 
 def test_missing_file_and_folder_are_refused(tmp_path):
     for path in (tmp_path / "absent.npz", tmp_path):
         with pytest.raises(ValueError, match=path.name):
-            LayerProblem.load(path)
+            load_problem(path)
 
 
 def test_inputs_and_outputs_of_different_length_are_refused():
@@ -314,4 +315,4 @@ def test_singular_gram_matrix_of_real_data_is_accepted():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(200, 2)) @ rng.normal(size=(2, 5))
     problem = LayerProblem.from_data(x, x @ rng.normal(size=(5, 2)), square(0.1, 0.2))
-    assert problem.objective(problem.refit(np.ones(5, bool)), np.ones(5, bool)) > 0
+    assert problem.objective(refit(problem, np.ones(5, bool)), np.ones(5, bool)) > 0

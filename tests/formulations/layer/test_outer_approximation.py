@@ -1,7 +1,6 @@
 """The exact solver on HiGHS, against enumeration, independent relaxations and proved optima."""
 
-import _thread
-import threading
+import itertools
 
 import numpy as np
 import pytest
@@ -10,8 +9,12 @@ from hypothesis import strategies as st
 from layer_instances import brute_force, direct_objective, layer_problem, layer_problems
 from scipy.optimize import minimize
 
-from formulations import LayerProblem, Solution, square
+from formulations import LayerProblem, Solution, load_problem, refit, square
+from formulations import relax as relax_by_name
+from formulations import solve as solve_by_name
+from formulations.layer.big_m import valid_bounds
 from formulations.layer.solvers.outer_approximation import relax, solve
+from formulations.solving.deadline import Deadline
 from formulations.solving.result import relative_gap
 
 few = settings(
@@ -56,7 +59,7 @@ def hard_problem() -> LayerProblem:
 def test_optimum_and_bound_agree_with_enumeration_in_both_forms(problem):
     best, _, _ = brute_force(problem)
     for form in FORMS:
-        solution = solve(problem, form, tolerance=1e-5, time_limit=30)
+        solution = solve(problem, form, gap=1e-5)
         assert solution.status == "optimal"
         assert solution.objective == pytest.approx(best, rel=1.1e-5)
         assert solution.bound <= best * (1 + 1e-9)
@@ -65,12 +68,12 @@ def test_optimum_and_bound_agree_with_enumeration_in_both_forms(problem):
         assert_consistent(problem, solution)
 
 
-def test_methods_of_the_problem_are_the_functions():
+def test_public_verbs_are_the_functions():
     problem = layer_problem(5)
-    assert problem.solve(solver="highs", form="big-m").objective == pytest.approx(
+    assert solve_by_name(problem, solver="highs", form="big-m").objective == pytest.approx(
         solve(problem, "big-m").objective
     )
-    assert problem.relax(tolerance=1e-7).objective == pytest.approx(
+    assert relax_by_name(problem, tolerance=1e-7).objective == pytest.approx(
         relax(problem, tolerance=1e-7).objective
     )
 
@@ -86,7 +89,7 @@ def test_nothing_is_kept_at_a_high_price_and_everything_at_a_low_one():
 @pytest.mark.parametrize("form", FORMS)
 def test_layer_without_any_use_for_its_inputs_keeps_none(form):
     problem = LayerProblem(np.eye(3), np.zeros((3, 1)), 2.0, square(0.1, 0.2))
-    solution = solve(problem, form, time_limit=5)
+    solution = solve(problem, form)
     assert (solution.kept, solution.status) == (0, "optimal")
     assert solution.objective == 2.0
     assert relax(problem, form).objective == 2.0
@@ -98,18 +101,17 @@ def test_optimum_is_proved_where_the_gram_matrix_is_singular(form):
     x = rng.normal(size=(60, 3)) @ rng.normal(size=(3, 6))
     problem = LayerProblem.from_data(x, x @ rng.normal(size=(6, 2)), square(0.05, 0.2))
     best, _, _ = brute_force(problem)
-    solution = solve(problem, form, time_limit=20)
+    solution = solve(problem, form)
     assert solution.status == "optimal"
     assert solution.objective == pytest.approx(best, rel=1.1e-4)
     assert solution.bound <= best * (1 + 1e-9)
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_optimum_is_proved_with_a_cut_pool_that_is_emptied_all_the_time(form, monkeypatch):
-    monkeypatch.setattr("formulations.layer.solvers.master._POOL", 8)
+def test_optimum_is_proved_with_a_cut_pool_that_is_emptied_all_the_time(form):
     problem = layer_problem(4, groups=7, outputs=2, price=0.1)
     best, _, _ = brute_force(problem)
-    solution = solve(problem, form, time_limit=20)
+    solution = solve(problem, form, pool=8)
     assert solution.status == "optimal"
     assert solution.objective == pytest.approx(best, rel=1.1e-4)
     assert solution.bound <= best * (1 + 1e-9)
@@ -120,12 +122,12 @@ def test_known_instance_is_certified_at_its_stored_optimum(name, known_instances
     path = known_instances / f"{name}.npz"
     if not path.is_file():
         pytest.skip(f"no known instance at {path}")
-    problem = LayerProblem.load(path)
+    problem = load_problem(path)
     with np.load(path) as data:
         optimum, support = float(data["optimum"]), data["support"]
-    stored = problem.objective(problem.refit(support), support)
+    stored = problem.objective(refit(problem, support), support)
     assert stored == pytest.approx(optimum, rel=1e-6)
-    solution = solve(problem, tolerance=1e-4)
+    solution = solve(problem, gap=1e-4)
     assert solution.status == "optimal"
     assert solution.gap <= 1e-4
     assert solution.bound <= optimum * (1 + 1e-6)
@@ -160,7 +162,7 @@ def perspective_relaxation(problem: LayerProblem) -> float:
 @settings(few, max_examples=20)
 def test_perspective_relaxation_is_the_minimum_of_the_relaxed_objective(problem):
     expected = perspective_relaxation(problem)
-    relaxed = relax(problem, "perspective", tolerance=1e-7, time_limit=20)
+    relaxed = relax(problem, "perspective", tolerance=1e-7)
     assert relaxed.status == "optimal"
     assert relaxed.objective == pytest.approx(expected, rel=1e-5)
     assert relaxed.bound == pytest.approx(expected, rel=1e-5)
@@ -173,8 +175,8 @@ def test_perspective_relaxation_is_the_minimum_of_the_relaxed_objective(problem)
 def tight_box(problem: LayerProblem) -> bool:
     """Whether M is so small that valid bounds cannot improve on it."""
     nothing, everything = np.zeros(problem.groups, bool), np.ones(problem.groups, bool)
-    upper = min(problem.objective(problem.refit(s), s) for s in (nothing, everything))
-    return bool((problem.valid_bounds(upper) == float(problem.term.bound)).all())
+    upper = min(problem.objective(refit(problem, s), s) for s in (nothing, everything))
+    return bool((valid_bounds(problem, upper) == float(problem.term.bound)).all())
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -214,7 +216,7 @@ def test_big_m_relaxation_is_the_minimum_over_weights_and_indicators(seed):
 def test_relaxations_never_exceed_the_optimum(problem):
     best, _, _ = brute_force(problem)
     for form in FORMS:
-        relaxed = relax(problem, form, time_limit=20)
+        relaxed = relax(problem, form)
         assert relaxed.bound <= best * (1 + 1e-9)
         assert relaxed.bound <= relaxed.objective
         assert relaxed.gap <= 1e-6
@@ -234,15 +236,28 @@ def test_perspective_relaxation_is_at_least_the_big_m_relaxation_of_the_same_box
 # ---- stopping early and bad options --------------------------------------------------------------
 
 
+def ticking(looks, then=None):
+    """A deadline that passes after so many looks at its clock, or what happens instead."""
+    count = itertools.count()
+
+    def clock():
+        now = next(count)
+        if then is not None and now == looks:
+            raise then
+        return now if then is None else 0.0
+
+    return Deadline(looks, clock, start=0.0)
+
+
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("seconds", [1e-9, 1e-3, 0.5])
-def test_time_limit_returns_the_incumbent_with_a_valid_bound(form, seconds):
+@pytest.mark.parametrize("looks", [0.5, 100, 300])
+def test_time_limit_returns_the_incumbent_with_a_valid_bound(form, looks):
     problem = hard_problem()
-    solution = solve(problem, form, time_limit=seconds)
+    solution = solve(problem, form, seconds=ticking(looks))
     assert solution.status == "time_limit"
     assert_consistent(problem, solution)
     nothing, everything = np.zeros(problem.groups, bool), np.ones(problem.groups, bool)
-    known = min(problem.objective(problem.refit(s), s) for s in (nothing, everything))
+    known = min(problem.objective(refit(problem, s), s) for s in (nothing, everything))
     assert solution.objective <= known * (1 + 1e-12)
     assert solution.bound <= solution.objective
 
@@ -252,8 +267,8 @@ def test_time_limit_returns_the_incumbent_with_a_valid_bound(form, seconds):
 def test_bound_under_a_time_limit_never_exceeds_the_optimum(form, seed):
     problem = layer_problem(seed, groups=7, outputs=2)
     best, _, _ = brute_force(problem)
-    for seconds in (1e-9, 1e-3, 5e-3, 2e-2):
-        solution = solve(problem, form, time_limit=seconds)
+    for looks in (0.5, 10, 40, 150):
+        solution = solve(problem, form, seconds=ticking(looks))
         assert solution.status in {"time_limit", "optimal"}
         assert solution.bound <= best * (1 + 1e-9)
         assert solution.objective >= best * (1 - 1e-8)
@@ -262,7 +277,7 @@ def test_bound_under_a_time_limit_never_exceeds_the_optimum(form, seed):
 @pytest.mark.parametrize("form", FORMS)
 def test_time_limit_of_the_relaxation_returns_its_best_point(form):
     problem = hard_problem()
-    relaxed = relax(problem, form, time_limit=1e-9)
+    relaxed = relax(problem, form, seconds=1e-9)
     assert relaxed.status == "time_limit"
     assert np.isfinite(relaxed.objective)
     assert relaxed.bound <= relaxed.objective
@@ -271,30 +286,21 @@ def test_time_limit_of_the_relaxation_returns_its_best_point(form):
 @pytest.mark.parametrize("form", FORMS)
 def test_interrupt_returns_the_incumbent_with_a_valid_bound(form):
     problem = hard_problem()
-    timer = threading.Timer(1.0, _thread.interrupt_main)
-    timer.start()
-    try:
-        solution = solve(problem, form, time_limit=20)
-    finally:
-        timer.cancel()
+    solution = solve(problem, form, seconds=ticking(300, KeyboardInterrupt))
     assert solution.status == "interrupted"
     assert_consistent(problem, solution)
 
 
 @pytest.mark.parametrize("function", [solve, relax])
 @pytest.mark.parametrize(
-    ("option", "bad"),
-    [
-        ("time_limit", 0.0),
-        ("time_limit", -1.0),
-        ("time_limit", np.nan),
-        ("tolerance", 0.0),
-        ("tolerance", -1e-4),
-        ("tolerance", np.nan),
-    ],
+    ("option", "named"),
+    [("seconds", "time limit"), ("precision", "(gap|tolerance)")],
 )
-def test_bad_option_is_refused_by_name(function, option, bad):
-    with pytest.raises(ValueError, match=option.replace("_", " ")):
+@pytest.mark.parametrize("bad", [0.0, -1e-4, np.nan])
+def test_bad_option_is_refused_by_name(function, option, named, bad):
+    if option == "precision":
+        option = "gap" if function is solve else "tolerance"
+    with pytest.raises(ValueError, match=f"{named} must be positive"):
         function(layer_problem(0), **{option: bad})
 
 

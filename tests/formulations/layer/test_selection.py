@@ -7,10 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from formulations import LayerProblem, square
+from formulations import LayerProblem, refit, square
 from formulations.errors import InputError
 from formulations.layer.relaxations.indicator_newton import IndicatorNewton
-from formulations.layer.solvers import stack_search
 from formulations.layer.solvers.branch_and_bound import relax
 from formulations.layer.solvers.selection import choose, eliminate
 from formulations.layer.solvers.stack_search import improve, search
@@ -116,7 +115,7 @@ def test_a_stack_and_its_block_diagonal_problem_are_one(seed, readers, number):
     layers = stack(seed, readers)
     whole, support = joined(layers, 1e-9), (number >> np.arange(5)) % 2 == 1
     expected = least_squares(layers, support)
-    got = whole.objective(whole.refit(support), support)
+    got = whole.objective(refit(whole, support), support)
     assert got == pytest.approx(expected, rel=1e-6, abs=1e-8 * layers.constant)
     assert layers.objective(support) == pytest.approx(expected, rel=1e-6)
     one, several = eliminate(Stack((whole,))), eliminate(layers)
@@ -173,7 +172,7 @@ def test_after_the_swaps_no_swap_is_better(seed, readers):
 @given(seeds, readers, st.integers(1, 4))
 def test_a_choice_is_the_best_of_all_and_its_bound_below_them(seed, readers, kept):
     layers = stack(seed, readers)
-    choice = choose(layers, kept, tolerance=1e-4, nodes=1000)
+    choice = choose(layers, kept, gap=1e-4, nodes=1000)
     least = min(all_costs(layers, kept).values())
     assert choice.support.sum() == kept
     assert choice.objective == pytest.approx(least, rel=1e-3)
@@ -191,9 +190,9 @@ def test_a_bound_is_valid_however_early_the_search_ends(readers):
     bounds = [
         search(
             *(Stack(layers.problems, price), 4, start),
-            tolerance=1e-6,
+            gap=1e-6,
             nodes=nodes,
-            time_limit=float("inf"),
+            seconds=float("inf"),
         ).bound
         for nodes in (1, 2, 1000)
     ]
@@ -208,7 +207,7 @@ def test_groups_that_no_layer_sees_go_first():
         own = problem.rows(np.arange(5) == 3)
         gram[own], gram[:, own], cross[own] = 0.0, 0.0, 0.0
         blind.append(LayerProblem(gram, cross, problem.constant + 1, problem.term, problem.block))
-    choice = choose(Stack(tuple(blind)), 4, tolerance=1e-6, nodes=100)
+    choice = choose(Stack(tuple(blind)), 4, gap=1e-6, nodes=100)
     assert not choice.support[3]
     assert choice.gap <= 1e-6
 
@@ -219,17 +218,15 @@ def test_the_parts_of_a_price_raise_the_bound_of_the_root():
     start = eliminate(layers).support(4)
     roots = []
     for small in (0, 600):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(stack_search, "_SMALL", small)
-            found = search(own, 4, start, tolerance=1e-6, nodes=1, time_limit=float("inf"))
+        found = search(own, 4, start, gap=1e-6, nodes=1, seconds=float("inf"), small=small)
         roots.append(found.bound)
     assert roots[1] > roots[0]
 
 
 def test_a_better_start_is_taken():
     layers = stack(5)
-    best = choose(layers, 3, tolerance=1e-4, nodes=1000)
-    again = choose(layers, 3, start=best.support, tolerance=10.0, nodes=1)
+    best = choose(layers, 3, gap=1e-4, nodes=1000)
+    again = choose(layers, 3, start=best.support, gap=10.0, nodes=1)
     assert again.objective <= best.objective * (1 + 1e-9)
 
 

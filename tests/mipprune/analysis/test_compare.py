@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from formulations import LayerProblem
+from formulations import load_problem, save_problem
 from formulations.errors import InputError
 from mipprune.analysis.compare import networks
 from mipprune.analysis.compare.compare import compare
@@ -143,7 +143,7 @@ def test_infeasible_budget_names_the_smallest_network():
 )
 def test_wrong_layer_file_is_refused_in_one_line(change, message, tmp_path):
     path = tmp_path / "layer.npz"
-    generate(settings("groups=4")).save(path)
+    save_problem(generate(settings("groups=4")), path)
     with np.load(path) as data:
         arrays = dict(data)
     for name, value in change.items():
@@ -153,4 +153,4 @@ def test_wrong_layer_file_is_refused_in_one_line(change, message, tmp_path):
             arrays[name] = np.asarray(value)
     np.savez(path, **arrays)
     with pytest.raises(InputError, match=message):
-        LayerProblem.load(path)
+        load_problem(path)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from command import refused, run
 
-from formulations import LayerProblem, square
+from formulations import LayerProblem, save_problem, square
 
 QUICK = ["model.name=resnet8", "model.width=8", "regularize.epochs=2", "finetune.epochs=2"]
 
@@ -157,7 +157,8 @@ def test_compare_names_its_rows_and_the_trained_one_meets_the_relaxation(folder)
     rng = np.random.default_rng(0)
     inputs = rng.standard_normal((60, 8)) @ (np.eye(8) + 0.4)
     outputs = inputs @ rng.standard_normal((8, 3))
-    LayerProblem.from_data(inputs, outputs, square(0.1, 0.5)).save(folder / "p.npz")
+    problem = LayerProblem.from_data(inputs, outputs, square(0.1, 0.5))
+    save_problem(problem, folder / "p.npz")
     sources = (
         ["layer:p.npz"],
         ["layer:generated", "groups=8"],

@@ -40,8 +40,8 @@ def test_batch_bounds_its_nodes_like_the_engine_for_one(seed):
 @pytest.mark.parametrize("seed", range(4))
 def test_batched_tree_proves_the_same_optimum(seed):
     problem = layer(seed, groups=14, price=1.5)
-    one = solve(problem, tolerance=1e-6)
-    many = solve(problem, tolerance=1e-6, engine=BatchedNewton)
+    one = solve(problem, gap=1e-6)
+    many = solve(problem, gap=1e-6, relaxation=BatchedNewton)
     assert many.status == "optimal"
     assert many.objective == pytest.approx(one.objective, rel=1e-6)
     assert many.support.tolist() == one.support.tolist()
@@ -50,4 +50,4 @@ def test_batched_tree_proves_the_same_optimum(seed):
 
 def test_batches_refuse_what_they_are_not_for():
     with pytest.raises(ValueError, match="batched nodes"):
-        solve(layer(0), engine=BatchedNewton, cardinality=2)
+        solve(layer(0), relaxation=BatchedNewton, cardinality=2)

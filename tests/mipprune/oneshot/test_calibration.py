@@ -9,6 +9,7 @@ from tasks import small_network
 from torch import nn
 from torch.nn import functional as F
 
+from formulations.layer.refit import refit as best_on
 from mipprune.oneshot.calibration import SegmentedForward, input_means, rows_of
 from mipprune.oneshot.forward_order import Layer, forward_order
 from mipprune.oneshot.layer_problems import (
@@ -208,7 +209,7 @@ def test_groups_of_a_part_of_the_inputs_are_priced_with_the_rest_refitted():
         cross = ridged @ weights
         best = np.linalg.solve(ridged[np.ix_(left, left)], cross[left])
         expected = 0.5 * np.vdot(weights, cross) - 0.5 * np.vdot(best, cross[left])
-        own = problem.refit(np.array(support))
+        own = best_on(problem, np.array(support))
         assert problem.loss(own) == pytest.approx(expected, rel=1e-3, abs=1e-6)
         whole = whole_weights(gram, weights, reader, own)
         np.testing.assert_allclose(whole[left], best, rtol=1e-3, atol=1e-3)
@@ -257,7 +258,7 @@ def test_a_trial_makes_the_predicted_error_in_every_reader_and_is_taken_back(tmp
             axes = [axis for axis in range(made.dim()) if axis != 1]
             torch.testing.assert_close(made.mean(axes), dense.mean(axes), rtol=1e-3, atol=1e-4)
             error = float((made - dense).square().mean(axes).sum()) / 2
-            assert error == pytest.approx(problem.loss(problem.refit(support)), rel=0.02)
+            assert error == pytest.approx(problem.loss(best_on(problem, support)), rel=0.02)
         with reading_less(network, trial):
             now = network.state_dict()
             for reader in site.readers:

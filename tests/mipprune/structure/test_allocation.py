@@ -7,6 +7,7 @@ import pytest
 import torch
 from tasks import method_of
 
+from formulations import solve
 from formulations.errors import InputError
 from mipprune.config.overrides import configure
 from mipprune.config.train import Config
@@ -81,7 +82,7 @@ def test_the_optimum_is_proved_and_the_built_network_costs_what_the_model_says(
     rng = np.random.default_rng(0)
     scores = rng.random(groups.count) if kind == "random" else norms(built, groups)
     problem, ranked = budget_problem(cost, scores, unit, 0.4)
-    solution = problem.solve()
+    solution = solve(problem)
     assert solution.status == "optimal"
     assert solution.gap <= 1e-4
     kept = np.zeros(groups.count, bool)
@@ -102,7 +103,7 @@ def test_imagenet_resnet50_is_solved_to_proved_optimality(multiple):
     built, groups, cost = network("resnet50", (3, 224, 224))
     scores = norms(built, groups)
     problem, ranked = budget_problem(cost, scores, "macs", 0.5, multiple=multiple)
-    solution = problem.solve(tolerance=1e-4)
+    solution = solve(problem, gap=1e-4)
     assert solution.status == "optimal"
     kept = np.zeros(groups.count, bool)
     for members, width in zip(ranked, solution.widths, strict=True):

@@ -1,0 +1,94 @@
+"""The public names and verbs: light to import, and wrong words refused by the right ones."""
+
+import json
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from layer_instances import layer_problem
+
+import formulations
+from formulations import (
+    BilinearCost,
+    BudgetProblem,
+    InputError,
+    Limit,
+    Network,
+    Selection,
+    Status,
+    relax,
+    solve,
+)
+
+HEAVY = ("numpy", "scipy", "sympy", "pyomo", "highspy", "numba", "torch")
+
+
+def network_problem():
+    network = Network([np.array([[1.0], [-1.0]]), np.array([[1.0, 1.0]])], [np.zeros(2), [0.0]])
+    return Selection(network, np.array([[1.0], [2.0]]), np.array([[1.0], [2.0]]))
+
+
+def budget_problem():
+    cost = BilinearCost(*(np.array(x) for x in ([1], [0], [[1]], [1], [[0]])))
+    return BudgetProblem([np.array([1, 2, 3])], [np.array([1.0, 2, 3])], (Limit(cost, 2),))
+
+
+def test_the_package_loads_nothing_heavy_by_itself():
+    code = f"import formulations, sys; sys.exit(str([m for m in {HEAVY} if m in sys.modules]))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr.strip() == "[]"
+
+
+def test_dir_names_what_the_stub_names_and_all_of_it_is_there():
+    stub = Path(formulations.__file__).with_suffix(".pyi").read_text()
+    named = [line.split(" as ")[1] for line in stub.splitlines() if line.startswith("from ")]
+    assert sorted(named) == sorted(dir(formulations)) == sorted(formulations.__all__)
+    for name in dir(formulations):
+        assert getattr(formulations, name) is not None
+    assert formulations.__version__
+
+
+def test_every_kind_of_problem_is_solved():
+    layer, budget, network = layer_problem(0), budget_problem(), network_problem()
+    assert solve(layer).status == solve(layer, solver="highs").status == Status.OPTIMAL
+    assert solve(budget).widths.tolist() == [2]
+    assert solve(network, gap=1e-6).kept == 1
+    assert relax(layer).bound <= solve(layer).objective
+
+
+def test_what_is_no_problem_is_refused():
+    with pytest.raises(InputError, match="a list is not solved here: one of LayerProblem, Bud"):
+        solve([1, 2])
+
+
+@pytest.mark.parametrize("kind", [layer_problem, budget_problem, network_problem])
+def test_unknown_solvers_and_options_are_refused_by_those_there_are(kind):
+    problem = kind(0) if kind is layer_problem else kind()
+    with pytest.raises(InputError, match=r"unknown solver 'cplex': one of \w+"):
+        solve(problem, solver="cplex")
+    with pytest.raises(InputError, match=r"has no option 'tolerance': it has .*gap, seconds"):
+        solve(problem, tolerance=1e-3)
+
+
+def test_options_of_the_relaxation_are_checked_too():
+    with pytest.raises(InputError, match="the relaxation has no option 'gap': it has form, ext"):
+        relax(layer_problem(0), gap=1e-3)
+
+
+def test_a_status_is_its_text():
+    status = solve(layer_problem(0)).status
+    assert status == "optimal"
+    assert f"{status}" == "optimal"
+    assert json.dumps({"status": status}) == '{"status": "optimal"}'
+
+
+def test_what_follows_from_a_problem_does_not_travel_with_it():
+    problem = layer_problem(0, groups=40)
+    before = len(pickle.dumps(problem))
+    assert problem.hessian.shape == (40, 40)
+    again = pickle.loads(pickle.dumps(problem))
+    assert len(pickle.dumps(problem)) == before
+    assert (again.hessian == problem.hessian).all()
