@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 
-from formulations import LayerProblem, derive
+from formulations import LayerProblem, derive, refit, relax, solve
 from formulations.symbolic.catalogue import entry
 
 few = settings(max_examples=15, deadline=None)
@@ -124,14 +124,14 @@ def test_exact_solution_with_blocks_agrees_with_enumeration(seed):
     best = np.inf
     for chosen in itertools.product([False, True], repeat=6):
         support = np.array(chosen)
-        weights = problem.refit(support)
+        weights = refit(problem, support)
         alive = len(set(term.blocks[support]))
         ridge = 0.05 * (weights**2).sum()
         best = min(best, problem.loss(weights) + ridge + 0.1 * support.sum() + 0.3 * alive)
-    solution = problem.solve(tolerance=1e-6)
+    solution = solve(problem, gap=1e-6)
     assert solution.objective == pytest.approx(best, rel=2e-6)
     assert solution.bound <= best * (1 + 1e-9)
-    relaxed = problem.relax()
+    relaxed = relax(problem)
     assert relaxed.bound <= best
     assert problem.dual_bound(relaxed.weights) <= relaxed.objective * (1 + 1e-9)
     assert problem.dual_bound(relaxed.weights) == pytest.approx(relaxed.objective, rel=1e-2)
