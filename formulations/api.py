@@ -1,7 +1,8 @@
 """The public verbs: solve a problem to proved optimality, or its relaxation.
 
 Every kind of problem has its solvers, each a module with a function ``solve`` that is loaded when
-it is asked for.
+it is asked for. Installed packages add solvers of layer problems, functions like these, as entry
+points of the group ``formulations.solvers``.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, overload
 
+from formulations import plugins
 from formulations.errors import InputError
 
 if TYPE_CHECKING:
@@ -21,10 +23,12 @@ if TYPE_CHECKING:
     from formulations.relu.problems import Selection, Training
     from formulations.solving.result import Progress, Solution
 
+_LAYER = "formulations.layer.problem.LayerProblem"
 _HIGHS = "formulations.layer.solvers.outer_approximation"
+_ENTRY_POINTS = "formulations.solvers"
 # solvers of every kind of problem, the usual one first
 _SOLVERS = {
-    "formulations.layer.problem.LayerProblem": {
+    _LAYER: {
         "branch-and-bound": "formulations.layer.solvers.branch_and_bound",
         "highs": _HIGHS,
         "scip": "formulations.layer.solvers.scip",
@@ -84,10 +88,10 @@ def solve(
         Of a LayerProblem ``"branch-and-bound"``
         (:func:`formulations.layer.solvers.branch_and_bound.solve`), the usual one, ``"highs"``
         (:func:`formulations.layer.solvers.outer_approximation.solve`), which alone takes nested
-        indicators and has them in any case, or ``"scip"``
-        (:func:`formulations.layer.solvers.scip.solve`), where pyscipopt is installed. The other
-        problems have one each: :func:`formulations.budget.solve.solve`,
-        :func:`formulations.relu.solve.solve`.
+        indicators and has them in any case, ``"scip"``
+        (:func:`formulations.layer.solvers.scip.solve`), where pyscipopt is installed, or what an
+        installed package adds. The other problems have one each:
+        :func:`formulations.budget.solve.solve`, :func:`formulations.relu.solve.solve`.
     gap : float
         Relative gap at which to stop.
     seconds : float
@@ -115,15 +119,15 @@ def solve(
     --------
     >>> solution = solve(problem, gap=1e-4, seconds=60)  # doctest: +SKIP
     """
-    name, module = _solver_of(problem, solver)
+    name, function = _solver_of(problem, solver)
     given = {"gap": gap, "seconds": seconds, **options}
     if cardinality is not None:
         given["cardinality"] = cardinality
     if on_progress is not None:
         given["on_progress"] = on_progress
-    function = import_module(module).solve
     _check_options(function, f"solver {name!r}", given)
-    return function(problem, **given)
+    answer: Solution | Allocation | NetworkSolution = function(problem, **given)
+    return answer
 
 
 def relax(problem: LayerProblem, form: str = "perspective", **options: Any) -> Solution:
@@ -151,26 +155,33 @@ def relax(problem: LayerProblem, form: str = "perspective", **options: Any) -> S
     """
     function = import_module(_HIGHS).relax
     _check_options(function, "the relaxation", options)
-    return function(problem, form, **options)
+    solution: Solution = function(problem, form, **options)
+    return solution
 
 
-def _solver_of(problem: Any, solver: str | None) -> tuple[str, str]:
-    """Name and module of the solver for a problem."""
+def _solver_of(problem: Any, solver: str | None) -> tuple[str, Callable[..., Any]]:
+    """Name and function of the solver for a problem."""
     kind = f"{type(problem).__module__}.{type(problem).__qualname__}"
     if kind not in _SOLVERS:
         kinds = ", ".join(kind.rpartition(".")[2] for kind in _SOLVERS)
         raise InputError(f"a {type(problem).__name__} is not solved here: one of {kinds} is")
     solvers = _SOLVERS[kind]
     name = next(iter(solvers)) if solver is None else solver
+    added = plugins.names(_ENTRY_POINTS) if kind == _LAYER and name not in solvers else ()
+    if name in added:
+        return name, plugins.load(_ENTRY_POINTS, name)
     if name not in solvers:
-        raise InputError(f"unknown solver {name!r}: one of {', '.join(solvers)}")
+        raise InputError(f"unknown solver {name!r}: one of {', '.join((*solvers, *added))}")
     if name == "branch-and-bound" and problem.term.blocks is not None:
         name = "highs"
-    return name, solvers[name]
+    return name, import_module(solvers[name]).solve
 
 
 def _check_options(function: Callable[..., Any], name: str, given: dict[str, Any]) -> None:
-    known = list(inspect.signature(function).parameters)[1:]
+    parameters = inspect.signature(function).parameters
+    if any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    known = list(parameters)[1:]
     for option in given:
         if option not in known:
             raise InputError(f"{name} has no option {option!r}: it has {', '.join(known)}")

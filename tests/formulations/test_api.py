@@ -1,14 +1,15 @@
 """The public names and verbs: light to import, and wrong words refused by the right ones."""
 
 import json
-import pickle
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from joblib.externals import cloudpickle
 from layer_instances import layer_problem
+from packages import install
 
 import formulations
 from formulations import (
@@ -73,6 +74,17 @@ def test_unknown_solvers_and_options_are_refused_by_those_there_are(kind):
         solve(problem, tolerance=1e-3)
 
 
+def test_a_solver_of_another_package_is_called_by_its_name(tmp_path, monkeypatch):
+    code = "def solve(problem, *, gap, seconds):\n    return problem.groups, gap\n"
+    points = "[formulations.solvers]\ncounting = my_solver:solve\n"
+    install(tmp_path, monkeypatch, {"my_solver.py": code}, points)
+    assert solve(layer_problem(0), solver="counting", gap=0.1) == (5, 0.1)
+    with pytest.raises(InputError, match=r"'cplex': one of branch-and-bound, highs, scip, count"):
+        solve(layer_problem(0), solver="cplex")
+    with pytest.raises(InputError, match="unknown solver 'counting'"):
+        solve(budget_problem(), solver="counting")
+
+
 def test_options_of_the_relaxation_are_checked_too():
     with pytest.raises(InputError, match="the relaxation has no option 'gap': it has form, ext"):
         relax(layer_problem(0), gap=1e-3)
@@ -87,8 +99,8 @@ def test_a_status_is_its_text():
 
 def test_what_follows_from_a_problem_does_not_travel_with_it():
     problem = layer_problem(0, groups=40)
-    before = len(pickle.dumps(problem))
+    before = len(cloudpickle.dumps(problem))
     assert problem.hessian.shape == (40, 40)
-    again = pickle.loads(pickle.dumps(problem))
-    assert len(pickle.dumps(problem)) == before
+    again = cloudpickle.loads(cloudpickle.dumps(problem))
+    assert len(cloudpickle.dumps(problem)) == before
     assert (again.hessian == problem.hessian).all()

@@ -279,16 +279,16 @@ def hard_problem() -> LayerProblem:
 
 
 def ticking(looks, then=None):
-    """A deadline that passes after so many looks at its clock, or what happens instead."""
+    """A deadline that is over after so many looks at its clock, or where this one is raised."""
     count = itertools.count()
 
     def clock():
         now = next(count)
         if then is not None and now == looks:
             raise then
-        return now if then is None else 0.0
+        return now
 
-    return Deadline(looks, clock, start=0.0)
+    return Deadline(looks if then is None else np.inf, clock, start=0.0)
 
 
 @pytest.mark.parametrize("looks", [0.5, 40])

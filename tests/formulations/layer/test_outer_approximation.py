@@ -237,16 +237,16 @@ def test_perspective_relaxation_is_at_least_the_big_m_relaxation_of_the_same_box
 
 
 def ticking(looks, then=None):
-    """A deadline that passes after so many looks at its clock, or what happens instead."""
+    """A deadline that is over after so many looks at its clock, or where this one is raised."""
     count = itertools.count()
 
     def clock():
         now = next(count)
         if then is not None and now == looks:
             raise then
-        return now if then is None else 0.0
+        return now
 
-    return Deadline(looks, clock, start=0.0)
+    return Deadline(looks if then is None else np.inf, clock, start=0.0)
 
 
 @pytest.mark.parametrize("form", FORMS)
