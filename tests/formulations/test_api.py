@@ -1,5 +1,6 @@
 """The public names and verbs: light to import, and wrong words refused by the right ones."""
 
+import copy
 import json
 import subprocess
 import sys
@@ -7,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from joblib.externals import cloudpickle
 from layer_instances import layer_problem
 from packages import install
 
@@ -98,9 +98,9 @@ def test_a_status_is_its_text():
 
 
 def test_what_follows_from_a_problem_does_not_travel_with_it():
-    problem = layer_problem(0, groups=40)
-    before = len(cloudpickle.dumps(problem))
-    assert problem.hessian.shape == (40, 40)
-    again = cloudpickle.loads(cloudpickle.dumps(problem))
-    assert len(cloudpickle.dumps(problem)) == before
+    problem = layer_problem(0)
+    assert problem.hessian.shape == (5, 5)
+    again = copy.copy(problem)  # as pickle does it
+    assert "hessian" in vars(problem)
+    assert set(vars(again)) == {"gram", "cross", "constant", "term", "block"}
     assert (again.hessian == problem.hessian).all()
