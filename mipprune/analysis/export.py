@@ -50,11 +50,16 @@ class Exported(NamedTuple):
     forward: Forward
 
 
+Format = Callable[[ExportedProgram, Data, int], Exported]
+"""From a traced network, its data and the number of CPU threads."""
+
+
 def export(
     folder: Path,
     config: ExportConfig,
     targets: Mapping[str, Path],
     report: Callable[[str], None] = lambda _: None,
+    formats: Mapping[str, Format] | None = None,
 ) -> dict[str, Any]:
     """Write a network in other formats; compare outputs and latency.
 
@@ -68,6 +73,9 @@ def export(
         The file of each format: ``onnx``, ``program`` (that of :mod:`torch.export`).
     report : callable, optional
         Told in a few words what is being worked on.
+    formats : mapping of str to callable, optional
+        How the networks are brought into each format; by default :func:`to_onnx` and
+        :func:`to_program`.
 
     Returns
     -------
@@ -107,7 +115,7 @@ def export(
         forms[name] = {}
         for kind in targets:
             report(f"{name}: {kind}")
-            forms[name][kind] = _FORMATS[kind](program, data, threads)
+            forms[name][kind] = (formats or _FORMATS)[kind](program, data, threads)
     images, _ = next(data.test_batches(config.images))
     parity = []
     for kind, path in targets.items():
@@ -228,7 +236,7 @@ def to_program(program: ExportedProgram, data: Data, threads: int) -> Exported:
         return Exported(content, torch.export.load(io.BytesIO(content)).module())
 
 
-_FORMATS = {"onnx": to_onnx, "program": to_program}
+_FORMATS: Mapping[str, Format] = {"onnx": to_onnx, "program": to_program}
 
 
 def _properties(data: Data) -> dict[str, str]:

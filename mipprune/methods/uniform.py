@@ -36,7 +36,14 @@ class Uniform(Method[Settings]):
 
     def select(self) -> BoolArray:
         """The groups to keep, (groups,) bool."""
-        return uniform(self._cost, self.scores(), *self.budget_target(), self.task.budget)
+        budget = self.task.budget
+        return uniform(
+            self._cost,
+            self.scores(),
+            *self.budget_target(),
+            multiple=budget.multiple,
+            floor=budget.floor,
+        )
 
 
 METHOD = Uniform

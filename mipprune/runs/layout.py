@@ -152,7 +152,7 @@ class CheckpointLayout:
     @property
     def previous(self) -> Path:
         """Folder of the generation before this one."""
-        return self.path.with_name(f"{self.path.name}.previous")
+        return self.path.parent / f"{self.path.name}.previous"  # also of "."
 
     @property
     def corrupt(self) -> Path:

@@ -38,9 +38,8 @@ def allocate(
 ) -> BoolArray:
     """Keep the groups with the greatest sum of scores whose cost meets a budget.
 
-    Parameters, options and errors are those of
-    :func:`mipprune.structure.widths.best_widths`; a cost that adds up over the
-    groups has no use for the options.
+    Parameters, options and errors are those of :func:`~mipprune.structure.widths.best_widths`; a
+    cost that adds up over the groups has no use for the options.
 
     Returns
     -------
@@ -74,7 +73,8 @@ def keep_within(
         In (0, 1]: share of the dense network's multiply-accumulates, or of its parameters, to keep.
         One of the two.
     **options
-        As those of :func:`best_widths`.
+        As those of :func:`~mipprune.structure.widths.best_widths`; the tolerance is 1 by default:
+        less may be kept.
 
     Returns
     -------
@@ -83,7 +83,7 @@ def keep_within(
     Raises
     ------
     InputError
-        As :func:`best_widths`; if not one budget is given.
+        As :func:`~mipprune.structure.widths.best_widths`; if not one budget is given.
     """
     given = [(u, s) for u, s in (("macs", macs), ("params", params)) if s is not None]
     if len(given) != 1:
@@ -91,7 +91,8 @@ def keep_within(
     if groups.example is None:
         raise InputError("these groups were not found on examples: find_groups(network, inputs)")
     cost = Cost(network, groups, groups.example.shape[1:])
-    return allocate(cost, scores, *given[0], **options)
+    asked: WidthOptions = {"tolerance": 1.0, **options}
+    return allocate(cost, scores, *given[0], **asked)
 
 
 def lowest_removed(cost: CostModel, scores: FloatArray, unit: str, share: float) -> BoolArray:
@@ -157,7 +158,8 @@ def check_reachable(cost: CostModel, unit: str, share: float, budget: BudgetConf
     Raises
     ------
     InputError
-        As :func:`best_widths`; if the budget asks single weights for whole channels.
+        As :func:`~mipprune.structure.widths.best_widths`; if the budget asks single weights for
+        whole channels.
     """
     nothing = np.zeros(cost.groups.count)
     if isinstance(cost, Cost):
@@ -177,20 +179,24 @@ def check_reachable(cost: CostModel, unit: str, share: float, budget: BudgetConf
 
 
 def uniform(
-    cost: Cost, scores: FloatArray, unit: str, share: float, budget: BudgetConfig
+    cost: Cost,
+    scores: FloatArray,
+    unit: str,
+    share: float,
+    *,
+    multiple: int = 1,
+    floor: float = 0.0,
 ) -> BoolArray:
     """The largest share of channels, the same in every class, that the budget allows.
 
-    Parameters as in :func:`best_widths`; of a class the highest scores stay. Every width is the
-    widest allowed one (``budget.multiple``, ``budget.floor``) up to that share.
+    Of a class the highest scores stay. Every width is the widest allowed one up to that share.
+    Parameters are those of :func:`~mipprune.structure.widths.best_widths`.
 
     Returns
     -------
     (groups,) bool array
     """
-    problem, ranked = budget_problem(
-        cost, scores, unit, share, multiple=budget.multiple, floor=budget.floor
-    )
+    problem, ranked = budget_problem(cost, scores, unit, share, multiple=multiple, floor=floor)
     limit = problem.limits[0]
     counts = np.array([len(group) for group in ranked])
     for part in np.linspace(1, 0, _SHARES):

@@ -7,14 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
+from formulations.arrays import BoolArray
 from formulations.errors import InputError
 from formulations.symbolic.catalogue import find
-from mipprune.analysis.compare.rows import make_row
+from mipprune.analysis.compare.rows import Chosen, make_row
 from mipprune.config.compare import CompareConfig
-from mipprune.config.schema import BudgetConfig
+from mipprune.data.registry import load
 from mipprune.models.registry import IMAGENET, NAMES, build
 from mipprune.penalties.group_penalty import GroupPenalty
 from mipprune.runs import checkpoint
@@ -54,11 +54,10 @@ def compare_budget(
         cost, scores, "macs", config.macs, time_limit=config.time_limit, gap=config.tolerance
     )
     everything = float(scores.sum())
-    exact = _Chosen(
-        kept_groups(ranked, solution.widths), (everything - solution.bound) / everything
-    )
+    bound = (everything - solution.bound) / everything
+    exact = Chosen(bound, kept_groups(ranked, solution.widths))
 
-    def lost(kept: np.ndarray) -> float:
+    def lost(kept: BoolArray) -> float:
         return float(scores[~kept].sum()) / everything
 
     value = lost(exact.support)
@@ -70,7 +69,7 @@ def compare_budget(
     ]  # fmt: skip
     target = (scores, "macs", config.macs)
     for name, work in (
-        ("uniform", lambda: uniform(cost, *target, BudgetConfig())),
+        ("uniform", lambda: uniform(cost, *target)),
         ("threshold", lambda: lowest_removed(cost, *target)),
     ):
         report(name)
@@ -82,14 +81,8 @@ def compare_budget(
     return {"rows": rows, "progress": [], "sweep": []}
 
 
-class _Chosen:
-    def __init__(self, support: np.ndarray, bound: float):
-        self.support, self.bound = support, bound
-
-
-def _network(source: str) -> tuple[torch.nn.Module, tuple[int, int, int]]:
-    from mipprune.data.registry import load
-
+def _network(source: str) -> tuple[torch.nn.Module, tuple[int, ...]]:
+    """A network and the shape of its images."""
     if Path(source).is_dir():
         network, data = checkpoint.load(Path(source))
         return network, load(**data, device=torch.device("cpu")).shape

@@ -7,6 +7,10 @@ from typing import Any
 
 from formulations.errors import InputError
 from formulations.relu.toys import TOYS
+from mipprune.analysis.compare.budgets import compare_budget
+from mipprune.analysis.compare.layers import compare_layer
+from mipprune.analysis.compare.networks import compare_toy
+from mipprune.analysis.compare.problems import load_problem
 from mipprune.config.compare import CompareConfig
 
 
@@ -38,17 +42,10 @@ def compare(
     """
     kind, _, rest = source.partition(":")
     if source in TOYS:
-        from mipprune.analysis.compare.networks import compare_toy
-
         found = compare_toy(source, config, report)
     elif kind == "layer" and rest:
-        from mipprune.analysis.compare.layers import compare_layer
-        from mipprune.analysis.compare.problems import load_problem
-
         found = compare_layer(load_problem(source, config), config, report)
     elif kind == "budget" and rest:
-        from mipprune.analysis.compare.budgets import compare_budget
-
         found = compare_budget(rest, config, report)
     else:
         raise InputError(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import nn
 
+from formulations.arrays import BoolArray, FloatArray
 from formulations.layer.problem import LayerProblem
 from formulations.layer.refit import refit
 from formulations.numerics.proximal_gradient import accelerated
@@ -16,8 +19,10 @@ from mipprune.structure.groups import Groups, Member
 
 _LASSO_STEPS = 60
 
+Point = TypeVar("Point", FloatArray, torch.Tensor)
 
-def train_spr(problem: LayerProblem, time_limit: float, lam: float = 1.0) -> np.ndarray:
+
+def train_spr(problem: LayerProblem, time_limit: float, lam: float = 1.0) -> FloatArray:
     """Minimise loss + λ·Σ h in PyTorch by accelerated proximal gradient with the trainer's penalty.
 
     FISTA (Beck & Teboulle 2009) with adaptive restart (O'Donoghue & Candès 2015), in float64;
@@ -48,17 +53,24 @@ def _step(problem: LayerProblem) -> float:
     return 1 / max(float(np.linalg.eigvalsh(problem.curvature)[-1]), 1e-300)
 
 
-def _until(time_limit: float, gradient, prox, start, step: float, tolerance: float = 1e-10):
+def _until(
+    time_limit: float,
+    gradient: Callable[[Point], Point],
+    prox: Callable[[Point], Point],
+    start: Point,
+    step: float,
+    tolerance: float = 1e-10,
+) -> Point:
     """Accelerated descent that ends, where it is, when the time is over."""
     end = time.perf_counter() + time_limit
     last = start
 
-    def remembering(point):
+    def remembering(point: Point) -> Point:
         nonlocal last
         last = prox(point)
         return last
 
-    def pause():
+    def pause() -> None:
         if time.perf_counter() > end:
             raise TimeoutError
 
@@ -68,7 +80,7 @@ def _until(time_limit: float, gradient, prox, start, step: float, tolerance: flo
         return last
 
 
-def group_lasso(problem: LayerProblem, most: int, time_limit: float) -> np.ndarray:
+def group_lasso(problem: LayerProblem, most: int, time_limit: float) -> BoolArray:
     """Group lasso with the same φ, over a path of weights; the best support after refit."""
     term, step = problem.term, _step(problem)
     largest = float(np.linalg.norm(problem.by_group(problem.cross), axis=1).max())
@@ -76,7 +88,7 @@ def group_lasso(problem: LayerProblem, most: int, time_limit: float) -> np.ndarr
     weights = np.zeros_like(problem.cross)
     for strength in largest * np.geomspace(1, 1e-4, _LASSO_STEPS):
 
-        def prox(point, strength=strength):
+        def prox(point: FloatArray, strength: float = strength) -> FloatArray:
             # of strength·‖w‖₂ + φ(w): shrink the norm, then φ (both act along w)
             groups = problem.by_group(point)
             norm = np.linalg.norm(groups, axis=1, keepdims=True)
@@ -87,17 +99,17 @@ def group_lasso(problem: LayerProblem, most: int, time_limit: float) -> np.ndarr
             time_limit / _LASSO_STEPS,
             *(lambda w: problem.curvature @ w - problem.cross, prox, weights, step, 1e-7),
         )
-        best.offer(problem.by_group(weights).any(axis=1))
+        best.offer((problem.by_group(weights) != 0).any(axis=1))
     return best.support
 
 
-def magnitude(problem: LayerProblem, most: int) -> np.ndarray:
+def magnitude(problem: LayerProblem, most: int) -> BoolArray:
     """Largest ‖W_j‖ of the dense solution; the best number of them after refit."""
     dense = refit(problem, np.ones(problem.groups, bool))
     return best_count(problem, most, np.linalg.norm(problem.by_group(dense), axis=1))
 
 
-def best_count(problem: LayerProblem, most: int, scores: np.ndarray) -> np.ndarray:
+def best_count(problem: LayerProblem, most: int, scores: FloatArray) -> BoolArray:
     """The best number, up to ``most``, of the best-scored groups after refit: a (G,) bool array."""
     order = np.argsort(-scores)
     best = _Best(problem, most)
@@ -111,11 +123,11 @@ def best_count(problem: LayerProblem, most: int, scores: np.ndarray) -> np.ndarr
 class _Best:
     """The support of up to so many groups with the lowest MIP objective so far."""
 
-    def __init__(self, problem: LayerProblem, most: int):
+    def __init__(self, problem: LayerProblem, most: int) -> None:
         self.problem, self.most = problem, most
         self.support, self.objective = np.zeros(problem.groups, bool), problem.constant
 
-    def offer(self, support: np.ndarray) -> None:
+    def offer(self, support: BoolArray) -> None:
         if support.sum() > self.most:
             return
         objective = self.problem.objective(refit(self.problem, support), support)

@@ -7,7 +7,7 @@ trainer's own penalty: it must reach that relaxation's value and stay below the 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -97,7 +97,9 @@ def compare_layer(
     return {"rows": rows, "progress": progress, "sweep": sweep_prices(problem, config, report)}
 
 
-def _solve(problem: LayerProblem, config: CompareConfig, follow=None) -> Solution:
+def _solve(
+    problem: LayerProblem, config: CompareConfig, follow: Callable[[Progress], None] | None = None
+) -> Solution:
     return solve(
         problem,
         solver=config.solver,
@@ -108,8 +110,10 @@ def _solve(problem: LayerProblem, config: CompareConfig, follow=None) -> Solutio
     )
 
 
-def _relaxations(problem: LayerProblem, config: CompareConfig, report):
-    limits = {"seconds": config.time_limit, "cardinality": config.cardinality}
+def _relaxations(
+    problem: LayerProblem, config: CompareConfig, report: Callable[[str], None]
+) -> Iterator[tuple[str, Solution]]:
+    limits: dict[str, Any] = {"seconds": config.time_limit, "cardinality": config.cardinality}
     report("big-m-relaxation")
     yield "big-m-relaxation", relax(problem, "big-m", **limits)
     report("perspective-relaxation")
@@ -134,9 +138,12 @@ def _relaxations(problem: LayerProblem, config: CompareConfig, report):
         yield name, relaxed
 
 
-def _trained(problem: LayerProblem, config: CompareConfig, exact: Solution, report):
-    """At λ = 1 the relaxation itself; for every configured λ the best number of the groups that
-    rank first in y.
+def _trained(
+    problem: LayerProblem, config: CompareConfig, exact: Solution, report: Callable[[str], None]
+) -> Iterator[dict[str, Any]]:
+    """At λ = 1 the relaxation itself; for every configured λ the best number of the ranked groups.
+
+    They rank by y.
     """
     report("spr-trained")
     start = time.perf_counter()
@@ -177,7 +184,7 @@ def sweep_prices(
         ``rounded_kept``, ``rounded_loss`` of its support at y > ½ after a refit. A cardinality
         limits the exact and the rounded support, not the relaxation.
     """
-    points = []
+    points: list[dict[str, float]] = []
     if problem.term.blocks is not None:
         return points
     for factor in np.geomspace(1 / _SPREAD, _SPREAD, config.sweep) if config.sweep else ():

@@ -8,7 +8,8 @@ objective, loss + price for every kept unit. In ``select`` the weights of the ne
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -16,25 +17,45 @@ import numpy as np
 import torch
 from torch import nn
 
-from formulations.relu.network import Network, NetworkSolution, Support
+from formulations.arrays import FloatArray
+from formulations.relu.network import Network, Support
 from formulations.relu.problems import Selection, Training
 from formulations.relu.solve import relax, solve
 from formulations.relu.toys import Toy, find_toy
 from formulations.solving.result import Progress, relative_gap
 from formulations.symbolic.catalogue import find
-from mipprune.analysis.compare.rows import make_row
+from mipprune.analysis.compare.rows import Chosen, make_row
 from mipprune.config.compare import CompareConfig
 from mipprune.models.relu_networks import from_torch, to_torch
 from mipprune.penalties.group_penalty import GroupPenalty
 from mipprune.structure.groups import Groups, Member
 
-_STEPS, _RATE = 2000, 0.02
+STEPS, _RATE = 2000, 0.02
 
 
 def compare_toy(
-    name: str, config: CompareConfig, report: Callable[[str], None] = lambda name: None
+    name: str,
+    config: CompareConfig,
+    report: Callable[[str], None] = lambda name: None,
+    steps: int = STEPS,
 ) -> dict[str, Any]:
-    """Rows, progress and sweep of a toy, as :func:`~.layers.compare_layer` gives them."""
+    """Rows, progress and sweep of a toy.
+
+    Parameters
+    ----------
+    name : str
+        One of :data:`formulations.relu.toys.TOYS`.
+    config : CompareConfig
+    report : callable
+        Called with what is being worked on.
+    steps : int
+        Of every training by a heuristic.
+
+    Returns
+    -------
+    dict
+        As that of :func:`mipprune.analysis.compare.layers.compare_layer`.
+    """
     toy = find_toy(name)
     problem = _problem(toy, config, config.unit_price)
     progress: list[dict[str, float]] = []
@@ -50,7 +71,7 @@ def compare_toy(
     progress.append(
         {name: getattr(exact, name) for name in ("objective", "bound", "nodes", "seconds")}
     )
-    flat = _Flat(exact)
+    flat = Chosen(exact.bound, np.concatenate(exact.support))
     rows = [
         make_row(
             "exact", exact.objective, flat.support, exact=flat, bound=exact.bound, gap=exact.gap,
@@ -67,7 +88,7 @@ def compare_toy(
                 seconds=relaxed.seconds, status="optimal",
             )
         )  # fmt: skip
-    for title, work in _heuristics(problem, toy, config):
+    for title, work in _heuristics(problem, toy, config, steps):
         report(title)
         start = time.perf_counter()
         objective, support = work()
@@ -78,20 +99,15 @@ def compare_toy(
     return {"rows": rows, "progress": progress, "sweep": _sweep(toy, config, report)}
 
 
-class _Flat:
-    """What a row needs of the exact solution: one support for all layers."""
-
-    def __init__(self, solution: NetworkSolution):
-        self.bound, self.support = solution.bound, np.concatenate(solution.support)
-
-
 def _problem(toy: Toy, config: CompareConfig, price: float) -> Selection | Training:
     if toy.network is None:
         return Training(toy.inputs, toy.targets, toy.hidden, loss=config.loss, price=price)
     return Selection(toy.network, toy.inputs, toy.targets, loss=config.loss, price=price)
 
 
-def _sweep(toy: Toy, config: CompareConfig, report) -> list[dict[str, float]]:
+def _sweep(
+    toy: Toy, config: CompareConfig, report: Callable[[str], None]
+) -> list[dict[str, float]]:
     """Loss against kept units over prices: exact, and what rounding the relaxation gives."""
     points = []
     for factor in np.geomspace(0.1, 30.0, config.sweep) if config.sweep else ():
@@ -116,15 +132,22 @@ def _sweep(toy: Toy, config: CompareConfig, report) -> list[dict[str, float]]:
     return points
 
 
-def _heuristics(problem: Selection | Training, toy: Toy, config: CompareConfig):
+def _heuristics(
+    problem: Selection | Training, toy: Toy, config: CompareConfig, steps: int
+) -> Iterator[tuple[str, Callable[[], tuple[float, Support]]]]:
     for lam in config.lam:
-        yield f"spr λ={lam:g}", lambda lam=lam: _by_training(problem, toy, config, "square", lam)
-    yield "group-lasso", lambda: _by_training(problem, toy, config, "lasso", 1.0)
-    yield "magnitude", lambda: _by_training(problem, toy, config, "none", 0.0)
+        yield f"spr λ={lam:g}", partial(_by_training, problem, toy, config, steps, "square", lam)
+    yield "group-lasso", partial(_by_training, problem, toy, config, steps, "lasso", 1.0)
+    yield "magnitude", partial(_by_training, problem, toy, config, steps, "none", 0.0)
 
 
 def _by_training(
-    problem: Selection | Training, toy: Toy, config: CompareConfig, kind: str, lam: float
+    problem: Selection | Training,
+    toy: Toy,
+    config: CompareConfig,
+    steps: int,
+    kind: str,
+    lam: float,
 ) -> tuple[float, Support]:
     """Train with a penalty from several starts; the best number of the best-ranked units.
 
@@ -138,7 +161,7 @@ def _by_training(
         module = to_torch(toy.network) if toy.network else _fresh(toy)
         penalty = _penalty(module, toy, config, kind, lam)
         if kind != "none" or toy.network is None:
-            _fit(module, toy, config.loss, penalty)
+            _fit(module, toy, config.loss, penalty, steps)
         trained = from_torch(module)
         network = toy.network or trained
         found = _best_count(problem, network, _scores(trained))
@@ -154,11 +177,14 @@ def _fresh(toy: Toy) -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
-def _penalty(module: nn.Sequential, toy: Toy, config: CompareConfig, kind: str, lam: float):
+def _penalty(
+    module: nn.Sequential, toy: Toy, config: CompareConfig, kind: str, lam: float
+) -> GroupPenalty | None:
     """A group is a hidden unit: its incoming weights and bias, and its outgoing weights."""
     if kind == "none":
         return None
-    members, first = [], 0
+    members: list[Member] = []
+    first = 0
     layers = [name for name, layer in module.named_children() if isinstance(layer, nn.Linear)]
     for place, units in enumerate(toy.hidden):
         group = first + np.arange(units)
@@ -175,11 +201,13 @@ def _penalty(module: nn.Sequential, toy: Toy, config: CompareConfig, kind: str, 
     return GroupPenalty(module, Groups(first, tuple(members)), term.scaled(lam))
 
 
-def _fit(module: nn.Sequential, toy: Toy, loss: str, penalty: GroupPenalty | None) -> None:
+def _fit(
+    module: nn.Sequential, toy: Toy, loss: str, penalty: GroupPenalty | None, steps: int
+) -> None:
     inputs, targets = torch.from_numpy(toy.inputs), torch.from_numpy(toy.targets)
     optimizer = torch.optim.SGD(module.parameters(), lr=_RATE, momentum=0.9)
-    for step in range(_STEPS):
-        rate = _RATE * 0.5 * (1 + np.cos(np.pi * step / _STEPS))
+    for step in range(steps):
+        rate = _RATE * 0.5 * (1 + np.cos(np.pi * step / steps))
         optimizer.param_groups[0]["lr"] = rate
         optimizer.zero_grad()
         output = module(inputs)
@@ -196,7 +224,7 @@ def _fit(module: nn.Sequential, toy: Toy, loss: str, penalty: GroupPenalty | Non
                 penalty.prox_(rate / len(inputs))
 
 
-def _scores(network: Network) -> list[np.ndarray]:
+def _scores(network: Network) -> list[FloatArray]:
     """‖incoming‖·‖outgoing‖ of every hidden unit."""
     return [
         np.linalg.norm(np.column_stack([network.weights[i], network.biases[i]]), axis=1)
@@ -206,7 +234,7 @@ def _scores(network: Network) -> list[np.ndarray]:
 
 
 def _best_count(
-    problem: Selection | Training, network: Network, scores: list[np.ndarray]
+    problem: Selection | Training, network: Network, scores: list[FloatArray]
 ) -> tuple[float, Support]:
     """Drop the units from the lowest score up; the best of all these networks."""
     support = tuple(np.ones(len(s), bool) for s in scores)

@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from formulations.arrays import BoolArray
 from formulations.solving.result import Solution, relative_gap
+
+
+class Exact(Protocol):
+    """What rows are compared with: the exact solution's proved bound and support, (G,) bool."""
+
+    @property
+    def bound(self) -> float:
+        """Proved bound on the objective."""
+
+    @property
+    def support(self) -> BoolArray:
+        """What is kept, (G,)."""
+
+
+class Chosen(NamedTuple):
+    """The same, of a problem whose solutions are not :class:`Solution`s."""
+
+    bound: float
+    support: BoolArray
 
 
 def make_row(
     name: str,
     objective: float,
-    support: np.ndarray,
+    support: BoolArray,
     *,
-    exact: Any,
+    exact: Exact,
     bound: float | None = None,
     gap: float | None = None,
     seconds: float = 0.0,
@@ -29,8 +49,7 @@ def make_row(
         Of the MIP, or of a relaxation its own value.
     support : (G,) bool array
         What is kept.
-    exact : solution
-        Of the exact row: its bound and support.
+    exact : Exact
     """
     return {
         "name": name,

@@ -13,11 +13,9 @@ from torch import nn
 
 from formulations.errors import InputError
 from mipprune import cli
-from mipprune.analysis import export as exporting
-from mipprune.analysis.export import compare_outputs, export, trace
+from mipprune.analysis.export import Exported, compare_outputs, export, trace
 from mipprune.config.export import ExportConfig
 from mipprune.data.registry import load
-from mipprune.measures import latency
 from mipprune.runs import checkpoint
 from mipprune.structure.groups import find_groups
 from mipprune.structure.removal import prune_groups, recalibrate
@@ -155,25 +153,21 @@ def test_another_function_is_told_apart_from_the_network():
     assert not broken["difference"] <= 1e9
 
 
-def test_a_file_that_computes_something_else_is_not_written(tmp_path, monkeypatch):
+def test_a_file_that_computes_something_else_is_not_written(tmp_path):
     network = small_network().eval()
     checkpoint.save(tmp_path / "net", network, data={"name": "digits", "path": None})
-    wrong = exporting.Exported(b"wrong", lambda x: network(x) + 1e-3)
-    monkeypatch.setattr(exporting, "_FORMATS", {"program": lambda *_: wrong})
+    wrong = Exported(b"wrong", lambda x: network(x) + 1e-3)
+    target = tmp_path / "model.pt2"
     with pytest.raises(
         RuntimeError, match=r"model\.pt2 is not written: its outputs differ by 0\.001"
     ):
-        export(tmp_path / "net", ExportConfig(images=8), {"program": tmp_path / "model.pt2"})
-    assert not (tmp_path / "model.pt2").exists()
-
-
-def test_calls_take_turns_and_the_warm_up_is_not_counted():
-    order = []
-    samples = latency.milliseconds({name: lambda n=name: order.append(n) for name in "ab"}, timed=7)
-    assert [len(taken) for taken in samples.values()] == [7, 7]
-    assert order[: 2 * latency.WARM_UP] == ["a"] * latency.WARM_UP + ["b"] * latency.WARM_UP
-    turns = "".join(order[2 * latency.WARM_UP :])
-    assert turns == "aaabbb" * 2 + "aabb" * 3  # 7 in 5 turns, each after a call not counted
+        export(
+            tmp_path / "net",
+            ExportConfig(images=8),
+            {"program": target},
+            formats={"program": lambda *_: wrong},
+        )
+    assert not target.exists()
 
 
 @pytest.fixture(scope="module")

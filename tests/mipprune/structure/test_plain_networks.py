@@ -134,7 +134,7 @@ def test_the_budget_is_met_by_what_is_left(case, unit):
     network, inputs = case
     groups = find_groups(network, inputs)
     penalty = GroupPenalty(network, groups, square(0.01, 0.01))
-    kept = keep_within(network, groups, penalty.keep_scores(), **{unit: 0.6}, tolerance=0.3)
+    kept = keep_within(network, groups, penalty.keep_scores(), **{unit: 0.6})
     small = prune_groups(network, groups, kept)
     shape = inputs.shape[1:]
     count = {"macs": lambda n: count_macs(n, shape), "params": count_params}[unit]
