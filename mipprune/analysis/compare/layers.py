@@ -130,8 +130,9 @@ def _relaxations(
         name = f"perspective+{rule}"
         report(name)
         try:
-            options = {"extraction": rule, "cardinality": config.cardinality}
-            relaxed = branch_and_bound.relax(problem, **options)
+            relaxed = branch_and_bound.relax(
+                problem, extraction=rule, cardinality=config.cardinality
+            )
         except (InputError, RuntimeError):
             # the semidefinite program: too large, its solver not installed, or at a loss
             continue
