@@ -144,7 +144,10 @@ def certify_run(
     pair = _Pair(run, dense)
     device = pick_device(config.device)
     network = pair.dense.to(device).eval()
-    data = load(**(config.data.source() if config.data else pair.data), device=device)
+    source = config.data.source() if config.data else pair.data
+    if not source:
+        raise InputError(f"{pair.dense_folder} names no data set: say data=NAME")
+    data = load(**source, device=device)
     check_fits(pair.dense_folder, network, data)
     if config.images > data.train_size:
         raise InputError(

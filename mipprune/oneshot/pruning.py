@@ -22,7 +22,7 @@ from torch import nn
 from formulations.arrays import BoolArray
 from formulations.errors import InputError
 from mipprune.config.prune import PruneConfig
-from mipprune.config.schema import BudgetConfig
+from mipprune.config.schema import BudgetConfig, DataConfig
 from mipprune.data.base import Data
 from mipprune.measures.latency import latency_ms
 from mipprune.oneshot.calibration import batches_of
@@ -210,9 +210,10 @@ class PruneResult:
         found = {DENSE: self._measures(self.dense), PRUNED: self._measures(self.network)}
         if hasattr(self.dense, "architecture"):
             config = self.settings.model_dump(mode="json") | {"source": None}
+            source = DataConfig.model_validate(dict(data)).source() if data else {}
             write_atomic(layout.config, yaml.safe_dump(config, sort_keys=False).encode())
             for name, network in ((DENSE, self.dense), (PRUNED, self.network)):
-                checkpoint.save(folder / name, network, data=data or {})
+                checkpoint.save(folder / name, network, data=source)
                 found[name]["bytes"] = checkpoint.file_bytes(folder / name)
         else:
             state = {name: t.cpu().contiguous() for name, t in self.network.state_dict().items()}

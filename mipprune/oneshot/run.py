@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -111,7 +111,7 @@ class _Run:
             )
         file = self.layout.config
         before = yaml.safe_load(file.read_text()) if file.exists() else None
-        if before is not None and before != self._identity():
+        if before is not None and not _same_settings(before, self._identity()):
             raise InputError(f"{self.folder} was begun with other settings: see {file}")
 
     def _identity(self) -> dict[str, Any]:
@@ -146,6 +146,28 @@ class _Run:
     def _save(self, name: str, network: nn.Module) -> int:
         checkpoint.save(self.folder / name, network, data=self.trained_on)
         return checkpoint.file_bytes(self.folder / name)
+
+
+def _same_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether a run begun with some settings goes on with others.
+
+    Older versions had other settings: what only they knew changes nothing now, and what they did
+    not know was what its default is.
+    """
+    defaults = _flat(PruneConfig().model_dump(mode="json"))
+    own, old = _flat(now), _flat(before)
+    return all(value == old.get(key, defaults.get(key)) for key, value in own.items())
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by dotted key."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{key}.{name}": inner for name, inner in _flat(value).items()}
+        else:
+            flat[key] = value
+    return flat
 
 
 def finetune(result: PruneResult, config: PruneConfig, epochs: int) -> TrainResult:
