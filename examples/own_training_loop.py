@@ -13,11 +13,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import formulations
-from mipprune.penalties.group_penalty import GroupPenalty
-from mipprune.structure.allocation import keep_within
+from mipprune import GroupPenalty, find_groups, keep_within, prune_groups
 from mipprune.structure.cost import count_macs
-from mipprune.structure.groups import find_groups
-from mipprune.structure.removal import prune_groups
 
 EPOCHS, FINE_TUNING, BATCH, RATE = 6, 3, 32, 0.05
 

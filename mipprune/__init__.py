@@ -1,14 +1,16 @@
 """The training side of mipprune: pruned networks from the terms of :mod:`formulations`.
 
-``mipprune.train(config)`` is the command line's verb; it is loaded on first use.
+Names are loaded on first use: a penalty in somebody's own loop needs neither the data nor the
+solvers. The names and where they stand are in ``__init__.pyi``.
 """
 
-__all__ = ["train"]
+from importlib.metadata import PackageNotFoundError, version
 
+import lazy_loader
 
-def __getattr__(name: str):
-    if name == "train":
-        from mipprune.training.run import train
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
-        return train
-    raise AttributeError(f"module 'mipprune' has no attribute {name!r}")
+try:
+    __version__ = version("mipprune")
+except PackageNotFoundError:  # a checkout that is not installed
+    __version__ = "0"

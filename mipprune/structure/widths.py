@@ -14,9 +14,9 @@ from typing import TypedDict
 
 import numpy as np
 
+from formulations.api import solve
 from formulations.arrays import BoolArray, FloatArray, IntArray
 from formulations.budget.problem import Allocation, BilinearCost, BudgetProblem, Limit, OutOfReach
-from formulations.budget.solve import solve
 from formulations.errors import InputError
 from mipprune.structure.cost import Cost
 
