@@ -1,8 +1,12 @@
-"""Names of the array types that signatures use."""
+"""Names of the array types that signatures use.
+
+What is written once for all libraries takes and returns an :data:`ArrayT`, so that NumPy's arrays
+give NumPy's arrays and tensors tensors.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +14,10 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.integer[Any]]
 BoolArray = NDArray[np.bool_]
+
+# A field that holds arrays of the library that its object was made for, such as the numbers of a
+# term, which Term.to turns into tensors: no one type fits.
+AnyArray: TypeAlias = Any
 
 
 class Array(Protocol):
@@ -47,6 +55,8 @@ class Array(Protocol):
     def __matmul__(self, other: Any, /) -> Any: ...
     def __pow__(self, other: Any, /) -> Any: ...
     def __neg__(self) -> Any: ...
+    def __eq__(self, other: Any, /) -> Any: ...
+    def __ne__(self, other: Any, /) -> Any: ...
     def __lt__(self, other: Any, /) -> Any: ...
     def __le__(self, other: Any, /) -> Any: ...
     def __gt__(self, other: Any, /) -> Any: ...
@@ -56,3 +66,6 @@ class Array(Protocol):
     def __invert__(self) -> Any: ...
     def __bool__(self) -> bool: ...
     def __float__(self) -> float: ...
+
+
+ArrayT = TypeVar("ArrayT", bound=Array)

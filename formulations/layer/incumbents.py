@@ -13,7 +13,7 @@ from formulations.layer.refit import refit
 from formulations.solving import safe_bound
 from formulations.solving.incumbents import Incumbents
 from formulations.solving.node import FREE
-from formulations.terms.term import Partition
+from formulations.terms.partition import Partition
 
 
 class RefitIncumbents(Incumbents):

@@ -7,17 +7,18 @@ bracket, so they cannot run away, and stop at the precision of the array's type.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from array_api_compat import array_namespace
 
-Array = Any  # an array of any library that follows the array API standard
+from formulations.arrays import ArrayT
 
 _STEPS = 200  # never reached: halving alone needs fewer for any two floats of the same sign
 
 
-def newton(function: Callable[[Array], tuple[Array, Array]], low: Array, high: Array) -> Array:
+def newton(
+    function: Callable[[ArrayT], tuple[ArrayT, ArrayT]], low: ArrayT, high: ArrayT
+) -> ArrayT:
     """Root of an increasing function by Newton's method, safeguarded by halving.
 
     Parameters
@@ -56,7 +57,7 @@ def newton(function: Callable[[Array], tuple[Array, Array]], low: Array, high: A
     return x
 
 
-def chandrupatla(function: Callable[[Array], Array], low: Array, high: Array) -> Array:
+def chandrupatla(function: Callable[[ArrayT], ArrayT], low: ArrayT, high: ArrayT) -> ArrayT:
     """Root of an increasing function without its derivative (Chandrupatla 1997).
 
     Parameters and result as in :func:`newton`; the function returns its value alone.

@@ -49,7 +49,8 @@ from array_api_compat import array_namespace
 from formulations.arrays import Array, FloatArray
 
 if TYPE_CHECKING:
-    from formulations.terms.term import Partition, Term
+    from formulations.terms.partition import Partition
+    from formulations.terms.term import Term
 
 EPS = float(np.finfo(np.float64).eps)  # 2u
 

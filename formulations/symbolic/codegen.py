@@ -9,7 +9,7 @@ import numpy as np
 
 from formulations.errors import InputError
 from formulations.symbolic.equations import r, simplified
-from formulations.symbolic.expressions import array_function, compiled
+from formulations.symbolic.expressions import array_function
 from formulations.terms.profile import Profile
 
 if TYPE_CHECKING:
@@ -47,29 +47,14 @@ def profile_source(derivation: Derivation) -> str:
 
 def make_profile(derivation: Derivation) -> Profile:
     """ψ and what follows from it, compiled."""
-    source = profile_source(derivation)
-    code = compiled(source)
-    names = (
-        *(
-            "value",
-            "slope",
-            "curvature",
-            "legendre",
-            "slope_start",
-            "slope_limit",
-            "legendre_limit",
-        ),
-        *("extract", "radius", "prox", "inverse_slope", "ridge"),
-    )
     definition = {
         "phi": str(derivation.phi),
         "norm": derivation.norm,
         "ball": derivation.ball,
         "extract": str(derivation.extract),
     }
-    formulas = {name: code.get(name) for name in names}
-    return Profile(
-        derivation.norm, derivation.ball, **formulas, definition=definition, source=source
+    return Profile.from_source(
+        derivation.norm, derivation.ball, definition, profile_source(derivation)
     )
 
 

@@ -15,7 +15,8 @@ import numpy as np
 import sympy as sp
 
 from formulations.errors import InputError
-from formulations.symbolic.expressions import array_function, compiled, within
+from formulations.symbolic.expressions import array_function, within
+from formulations.terms.generated import compiled
 
 # r: norm of w/y; s: norm of w; m: the norm of w that the bound limits; y, c, M as in the term; C:
 # price of a block; v: dual norm; t: length of a proximal step; k: factor of ψ in one

@@ -176,13 +176,6 @@ def array_function(name: str, arguments: Sequence[str], expression: sp.Expr, sum
     return f'def {name}({signature}):\n    """{summary}"""\n    return {code}\n'
 
 
-def compiled(source: str) -> dict[str, Callable]:
-    """The functions of generated source."""
-    namespace: dict[str, Callable] = {}
-    exec(compile(source, "<generated>", "exec"), namespace)
-    return namespace
-
-
 class _Late(BaseException):
     """The time is over. No Exception, because sympy catches those and goes on."""
 

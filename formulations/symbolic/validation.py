@@ -10,7 +10,8 @@ import sympy as sp
 
 from formulations.errors import InputError
 from formulations.symbolic.equations import r, substitution
-from formulations.symbolic.expressions import array_function, compiled, within
+from formulations.symbolic.expressions import array_function, within
+from formulations.terms.generated import compiled
 
 if TYPE_CHECKING:
     from formulations.symbolic.derivation import Derivation

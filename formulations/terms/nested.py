@@ -16,10 +16,13 @@ from typing import ClassVar
 
 import numpy as np
 from array_api_compat import array_namespace
+from numpy.typing import ArrayLike
 
+from formulations.arrays import AnyArray, ArrayT, FloatArray, IntArray
 from formulations.errors import InputError
 from formulations.numerics.roots import chandrupatla
-from formulations.terms.term import Array, Partition, Term
+from formulations.terms.partition import Partition
+from formulations.terms.term import Term
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,9 +31,9 @@ class NestedTerm(Term):
 
     Parameters
     ----------
-    blocks : (G,) integers from 0
+    blocks : (G,) integers from 0, by keyword
         The block of every group.
-    block_price : float or (B,) array
+    block_price : () or (B,) array, by keyword
         C > 0 of every block.
     profile, price, bound, weight, extract, parameters
         As in :class:`formulations.terms.term.Term`.
@@ -41,14 +44,14 @@ class NestedTerm(Term):
         1 where the group is in the block.
     """
 
-    blocks: np.ndarray = None
-    block_price: Array = 1.0
-    membership: Array = field(init=False)
+    blocks: IntArray = field(kw_only=True)
+    block_price: AnyArray = field(kw_only=True)
+    membership: AnyArray = field(init=False)
 
-    _NUMBERS: ClassVar = (*Term._NUMBERS, "block_price", "membership")
-    _EXTENSIVE: ClassVar = (*Term._EXTENSIVE, "block_price")
+    _NUMBERS: ClassVar[tuple[str, ...]] = (*Term._NUMBERS, "block_price", "membership")
+    _EXTENSIVE: ClassVar[tuple[str, ...]] = (*Term._EXTENSIVE, "block_price")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         blocks = np.asarray(self.blocks)
         if blocks.ndim != 1 or not np.issubdtype(blocks.dtype, np.integer) or not blocks.size:
@@ -58,19 +61,16 @@ class NestedTerm(Term):
         price = np.broadcast_to(np.asarray(self.block_price, np.float64), (blocks.max() + 1,))
         if not (price > 0).all():
             raise InputError(f"block_price must be positive: it is {price.min():g}")
-        object.__setattr__(self, "blocks", blocks)
-        object.__setattr__(self, "block_price", price.copy())
-        object.__setattr__(
-            self, "membership", (blocks == np.arange(len(price))[:, None]).astype(float)
-        )
+        membership = (blocks == np.arange(len(price))[:, None]).astype(float)
+        self._set(blocks=blocks, block_price=price.copy(), membership=membership)
 
     # ---- of a group's norm; any array library ---------------------------------------------------
 
-    def block_indicator(self, norm: Array, highest: float = float("inf")) -> Array:
-        """Z of every block, (B,), cut at ``highest``; 0 where no z > 0 pays."""
+    def block_indicator(self, norm: ArrayT, highest: float = float("inf")) -> ArrayT:
+        """The z of every block, (B,), cut at ``highest``; 0 where no z > 0 pays."""
         xp = array_namespace(norm)
 
-        def derivative(z):
+        def derivative(z: ArrayT) -> ArrayT:
             wide = self._expand(z)
             legendre = self.legendre(norm / wide)
             paid = xp.where(norm > self.radius * wide, self.price - legendre, 0 * norm)
@@ -79,9 +79,7 @@ class NestedTerm(Term):
         zero = self.membership @ (0 * norm)
         # beyond the largest s/r* nothing is above the groups' own minimum
         ratio = norm / self.radius
-        largest = xp.amax(self.membership * ratio, 1) if hasattr(xp, "amax") else xp.max(
-            self.membership * ratio, axis=1
-        )  # fmt: skip
+        largest = xp.max(self.membership * ratio, axis=1)
         high = xp.minimum(largest, zero + highest)
         alive = high > 0
         high = xp.where(alive, high, zero + 1)
@@ -89,27 +87,28 @@ class NestedTerm(Term):
         z = chandrupatla(derivative, least, high)
         return xp.where(alive & (z > least), z, zero)
 
-    def _expand(self, z: Array) -> Array:
+    def _expand(self, z: ArrayT) -> ArrayT:
+        """(B,) numbers of the blocks to their groups, (G,)."""
         return z @ self.membership
 
-    def uncapped_indicator(self, norm: Array, peak: Array) -> Array:
+    def uncapped_indicator(self, norm: ArrayT, peak: ArrayT) -> ArrayT:
         """min(z, s/r*), z not cut at 1: ranks the kept groups too."""
         xp = array_namespace(norm)
         return xp.minimum(self._expand(self.block_indicator(norm)), norm / self.radius)
 
-    def indicator(self, norm: Array, peak: Array) -> Array:
+    def indicator(self, norm: ArrayT, peak: ArrayT) -> ArrayT:
         """y*, in [0, 1]."""
         xp = array_namespace(norm)
         return xp.minimum(self._expand(self.block_indicator(norm, 1.0)), norm / self.radius)
 
-    def regimes(self, norm: Array, peak: Array) -> tuple[Array, Array, Array]:
+    def regimes(self, norm: ArrayT, peak: ArrayT) -> tuple[AnyArray, AnyArray, AnyArray]:
         """Masks (free, bound, kept): on the group's own minimum, held below it by z, y = 1."""
         y, ratio = self.indicator(norm, peak), norm / self.radius
         kept = (y >= 1) & (ratio > 1)
         held = ~kept & (y < ratio)
         return ~kept & ~held, held, kept
 
-    def projected(self, norm: Array, peak: Array) -> Array:
+    def projected(self, norm: ArrayT, peak: ArrayT) -> ArrayT:
         """Shares of h that add up to it: the groups' own, and C·z in equal parts."""
         xp = array_namespace(norm)
         z = self.block_indicator(norm, 1.0)
@@ -117,7 +116,7 @@ class NestedTerm(Term):
         own = self.perspective_of(norm, y) + self.price * y
         return own + self._expand(self.block_price * z / self.membership.sum(1))
 
-    def gradient_factors(self, norm: Array, peak: Array) -> tuple[Array, Array]:
+    def gradient_factors(self, norm: ArrayT, peak: ArrayT) -> tuple[ArrayT, ArrayT]:
         """(radial, 0) as in :class:`Term`: ψ'(s/y*)/s; at w = 0 both are 0."""
         xp = array_namespace(norm)
         kind = xp.finfo(norm.dtype)
@@ -129,11 +128,12 @@ class NestedTerm(Term):
         radial = xp.where(positive, along / xp.where(positive, norm, one), 0 * norm)
         return radial, 0 * norm
 
-    def prox_factor(self, norm: Array, peak: Array, step: float) -> Array:
+    def prox_factor(self, norm: ArrayT, peak: ArrayT, step: float) -> ArrayT:
         """Factor of a group's weights in the proximal step: z of its block by one search."""
         xp = array_namespace(norm)
 
-        def shrunk(z):
+        def shrunk(z: ArrayT) -> tuple[ArrayT, ArrayT]:
+            """Norms at z, and the norm up to which a group is in its free regime."""
             wide = self._expand(z)
             least = self.radius * wide
             slack = xp.maximum(norm - step * self.free_slope, 0 * norm)
@@ -143,7 +143,7 @@ class NestedTerm(Term):
             )
             return xp.where(slack > least, xp.maximum(beyond, least), slack), least
 
-        def derivative(z):
+        def derivative(z: ArrayT) -> ArrayT:
             new, least = shrunk(z)
             paid = self.price - self.legendre(new / self._expand(z))
             return self.block_price + self.membership @ xp.where(new > least, paid, 0 * norm)
@@ -161,12 +161,12 @@ class NestedTerm(Term):
 
     # ---- of the weights and indicators; NumPy ---------------------------------------------------
 
-    def prices(self, y: np.ndarray) -> float:
+    def prices(self, y: FloatArray) -> float:
         """Σ_j c_j·y_j + Σ_b C_b·max of y over the block."""
         return super().prices(y) + float(self.block_price @ (self.membership * y).max(axis=1))
 
-    def conjugate(self, v: np.ndarray, groups: Partition | None = None) -> np.ndarray:
-        """h* in equal parts a group: a block's is max(0, Σ_j max(0, ψ*(v_j) − c) − C)."""
+    def conjugate(self, v: ArrayLike, groups: Partition | None = None) -> FloatArray:
+        """Conjugate h* in equal parts a group: a block's is max(0, Σ_j max(0, ψ*(v_j) − c) − C)."""
         own = super().conjugate(v, groups)
         block = np.maximum(0.0, self.membership @ own - self.block_price)
         return self._expand(block / self.membership.sum(axis=1))

@@ -1,8 +1,8 @@
 """The profile ψ of a term, φ(w) = ψ(‖w‖): its numbers, from generated formulas or by root finding.
 
-A :class:`Profile` is made by :mod:`formulations.symbolic.derivation`, which generates its formulas
-from sympy expressions. Where an equation has no symbolic solution the formula is missing, and the
-root is found here. Everything follows the array API standard.
+A :class:`Profile` is made by :mod:`formulations.symbolic.codegen`, which writes its formulas from
+sympy expressions. Where an equation has no symbolic solution the formula is missing, and the root
+is found here. Everything follows the array API standard.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 from array_api_compat import array_namespace
 
+from formulations.arrays import AnyArray, ArrayT, FloatArray
 from formulations.numerics.roots import newton
-
-Array = Any  # an array of any library that follows the array API standard
-Formula = Callable[..., Array]  # (xp, argument, **parameters) to an array
+from formulations.terms.generated import Formula, compiled
 
 # A root beyond this is taken for infinite. Its square must not overflow in float64.
 _FAR = 1e100
@@ -48,10 +47,11 @@ class Profile:
     ridge : formula of nothing, or None
         a, where ψ = a·r² and p = 2; else None.
     definition : mapping
-        What :func:`formulations.symbolic.derivation.derive` was told: phi, norm, ball, extract, in
-        plain words.
+        What :func:`formulations.derive` was told: phi, norm, ball, extract, in plain words.
     source : str
         The generated code of the formulas.
+    without_square : Profile, optional
+        The profile that :meth:`with_square` was called on.
     """
 
     norm_order: float
@@ -70,51 +70,87 @@ class Profile:
     ridge: Formula | None
     definition: Mapping[str, Any]
     source: str
+    without_square: Profile | None = None
+
+    @classmethod
+    def from_source(
+        cls, norm_order: float, ball: bool, definition: Mapping[str, Any], source: str
+    ) -> Profile:
+        """The profile of generated code, whose functions have the names of the formulas.
+
+        Raises
+        ------
+        InputError
+            If the source is not of the kind that is generated.
+        """
+        code = compiled(source)
+        return cls(
+            norm_order=norm_order,
+            ball=ball,
+            value=code["value"],
+            slope=code["slope"],
+            curvature=code["curvature"],
+            legendre=code["legendre"],
+            slope_start=code["slope_start"],
+            slope_limit=code["slope_limit"],
+            legendre_limit=code["legendre_limit"],
+            extract=code["extract"],
+            radius=code.get("radius"),
+            prox=code.get("prox"),
+            inverse_slope=code.get("inverse_slope"),
+            ridge=code.get("ridge"),
+            definition=definition,
+            source=source,
+        )
+
+    def __reduce__(self) -> tuple[Callable[..., Profile], tuple[Any, ...]]:
+        # functions that were compiled from text cannot be pickled: their text can
+        if self.without_square is not None:
+            return Profile.with_square, (self.without_square,)
+        own = (self.norm_order, self.ball, dict(self.definition), self.source)
+        return Profile.from_source, own
 
     @property
     def peak_order(self) -> float:
-        """P of the norm that the bound limits: 2 or infinite."""
+        """The p of the norm that the bound limits: 2 or infinite."""
         return 2.0 if self.ball else float("inf")
 
     def with_square(self) -> Profile:
-        """The profile of ψ + q·r², q ≥ 0 a further parameter called ``square``."""
+        """The profile of ψ + q·r², q ≥ 0 a further parameter called ``square``.
 
-        def plus(formula: Formula, more: Callable[..., Array]) -> Formula:
-            def total(xp, *argument, square, **parameters):
-                return formula(xp, *argument, **parameters) + more(square, *argument)
-
-            return total
-
-        def without(formula: Formula) -> Formula:
-            return plus(formula, lambda q: 0 * q)
-
-        def unlimited(formula: Formula) -> Formula:
-            def total(xp, *, square, **parameters):
-                own = formula(xp, **parameters) + 0 * square
-                return xp.where(square > 0, xp.full_like(own, float("inf")), own)
-
-            return total
-
+        Its equations are solved numerically.
+        """
         return replace(
             self,
-            value=plus(self.value, lambda q, r: q * r * r),
-            slope=plus(self.slope, lambda q, r: 2 * q * r),
-            curvature=plus(self.curvature, lambda q, r: 2 * q + 0 * r),
-            legendre=plus(self.legendre, lambda q, r: q * r * r),
-            slope_start=without(self.slope_start),
-            slope_limit=unlimited(self.slope_limit),
-            legendre_limit=unlimited(self.legendre_limit),
-            extract=without(self.extract),
+            value=_plus(self.value, lambda q, r: q * r * r),
+            slope=_plus(self.slope, lambda q, r: 2 * q * r),
+            curvature=_plus(self.curvature, lambda q, r: 2 * q + 0 * r),
+            legendre=_plus(self.legendre, lambda q, r: q * r * r),
+            slope_start=_plus(self.slope_start, lambda q: 0 * q),
+            slope_limit=_unlimited(self.slope_limit),
+            legendre_limit=_unlimited(self.legendre_limit),
+            extract=_plus(self.extract, lambda q: 0 * q),
             radius=None,
             prox=None,
             inverse_slope=None,
             ridge=None,
+            without_square=self,
         )
 
-    def find_radius(self, price: np.ndarray, parameters: Mapping[str, Array]) -> np.ndarray:
+    def find_radius(self, price: FloatArray, parameters: Mapping[str, AnyArray]) -> FloatArray:
         """r* for a price of φ's own unit: inf { r : F(r) ≥ c }, infinite where F stays below c.
 
         NumPy alone, float64. Newton in log r to a relative 1e-12 and better.
+
+        Parameters
+        ----------
+        price : (G,) or () array
+            c.
+        parameters : mapping of str to (G,) or () array
+
+        Returns
+        -------
+        (G,) or () array
         """
         shape = np.broadcast_shapes(np.shape(price), *(np.shape(v) for v in parameters.values()))
         price = np.broadcast_to(np.asarray(price, np.float64), shape)
@@ -123,7 +159,7 @@ class Profile:
             if self.radius is not None:
                 return np.where(finite, self.radius(np, price, **parameters), np.inf)
 
-            def scaled(log_r):
+            def scaled(log_r: FloatArray) -> tuple[FloatArray, FloatArray]:
                 r = np.exp(log_r)
                 return (
                     self.legendre(np, r, **parameters) - price,
@@ -146,13 +182,24 @@ class Profile:
             root = np.exp(newton(scaled, low, high))
         return np.where(finite & (high < np.log(_FAR)), root, np.inf)
 
-    def find_prox(self, s: Array, k: Array, low: Array, parameters: Mapping[str, Array]) -> Array:
-        """σ with σ + k·ψ'(σ) = s, known to be at least ``low``; 0 where there is none."""
+    def find_prox(
+        self, s: ArrayT, k: ArrayT, low: ArrayT, parameters: Mapping[str, AnyArray]
+    ) -> ArrayT:
+        """σ with σ + k·ψ'(σ) = s, the proximal step of k·ψ; 0 where there is none.
+
+        Parameters
+        ----------
+        s, k : arrays
+            Not negative.
+        low : array
+            What σ is known to be at least.
+        parameters : mapping of str to array
+        """
         xp = array_namespace(s)
         if self.prox is not None:
             return xp.maximum(self.prox(xp, s, k, **parameters), 0 * s)
 
-        def residual(x):
+        def residual(x: ArrayT) -> tuple[ArrayT, ArrayT]:
             slope = self.slope(xp, x, **parameters)
             return x + k * slope - s, 1 + k * self.curvature(xp, x, **parameters)
 
@@ -160,7 +207,7 @@ class Profile:
         start = self.slope_start(xp, **parameters)
         return xp.where(s > k * start, root, 0 * root)
 
-    def invert_slope(self, v: Array, parameters: Mapping[str, Array]) -> Array:
+    def invert_slope(self, v: ArrayT, parameters: Mapping[str, AnyArray]) -> ArrayT:
         """ρ ≥ 0 with ψ'(ρ) = v: 0 where v ≤ ψ'(0+), infinite where v is beyond the limit."""
         xp = array_namespace(v)
         start, limit = self.slope_start(xp, **parameters), self.slope_limit(xp, **parameters)
@@ -176,7 +223,7 @@ class Profile:
                         break
                     high = xp.where(short, 8 * high, high)
 
-                def residual(x):
+                def residual(x: ArrayT) -> tuple[ArrayT, ArrayT]:
                     return (
                         self.slope(xp, x, **parameters) - v,
                         self.curvature(xp, x, **parameters) + 0 * x,
@@ -185,3 +232,22 @@ class Profile:
                 root = newton(residual, xp.zeros_like(v), high)
         beyond = xp.full_like(v, float("inf"))
         return xp.where(inside, root, xp.where(v > start, beyond, xp.zeros_like(v)))
+
+
+def _plus(formula: Formula, more: Callable[..., AnyArray]) -> Formula:
+    """The formula and ``more(square, argument)``."""
+
+    def total(xp: Any, *argument: AnyArray, square: AnyArray, **parameters: AnyArray) -> AnyArray:
+        return formula(xp, *argument, **parameters) + more(square, *argument)
+
+    return total
+
+
+def _unlimited(formula: Formula) -> Formula:
+    """A limit as r → ∞: infinite wherever a square was added."""
+
+    def total(xp: Any, *, square: AnyArray, **parameters: AnyArray) -> AnyArray:
+        own = formula(xp, **parameters) + 0 * square
+        return xp.where(square > 0, xp.full_like(own, float("inf")), own)
+
+    return total

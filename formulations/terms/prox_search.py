@@ -6,52 +6,16 @@ group, found by a bracketed search over all groups at once (:mod:`formulations.n
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
 import numpy as np
 from array_api_compat import array_namespace
 
+from formulations.arrays import ArrayT, FloatArray
 from formulations.numerics.roots import chandrupatla, newton
-
-if TYPE_CHECKING:
-    from formulations.terms.term import Term
-
-Array = Any
+from formulations.terms.partition import Layout
+from formulations.terms.projection import Projection
 
 
-@dataclass(frozen=True, eq=False)
-class Layout:
-    """How a flat array of weights falls into groups.
-
-    Parameters
-    ----------
-    sum, max : callables
-        (D,) entries to (G,) sums and maxima.
-    expand : callable
-        (G,) numbers to the (D,) entries of the groups.
-    """
-
-    sum: Callable[[Array], Array]
-    max: Callable[[Array], Array]
-    expand: Callable[[Array], Array]
-
-    def norm(self, size: Array, order: float) -> Array:
-        """‖·‖_p of every group, (G,), from its weights' magnitudes (D,)."""
-        if order == 1:
-            return self.sum(size)
-        if order == 2:
-            return self.sum(size * size) ** 0.5
-        if order == float("inf"):
-            return self.max(size)
-        # a high power of a small number underflows
-        peak = self.max(size)
-        scale = peak + (peak == 0)
-        return peak * self.sum((size / self.expand(scale)) ** order) ** (1 / order)
-
-
-def prox(term: Term, size: Array, step: Array, layout: Layout) -> Array:
+def prox(term: Projection, size: ArrayT, step: ArrayT, layout: Layout) -> ArrayT:
     """The proximal step of t·h of every group: magnitudes, (D,).
 
     For a fixed y it is x = y·prox of (t/y)·φ_B at v/y, φ_B the shrinkage within its bound, and the
@@ -60,7 +24,7 @@ def prox(term: Term, size: Array, step: Array, layout: Layout) -> Array:
 
     Parameters
     ----------
-    term : Term
+    term : Projection
         Its parameters are of these groups alone: () or (G,).
     size : (D,) array
         |v|.
@@ -77,10 +41,10 @@ def prox(term: Term, size: Array, step: Array, layout: Layout) -> Array:
 
     bound, order = term.bound + zero, profile.norm_order
 
-    def inner(y):
+    def inner(y: ArrayT) -> tuple[ArrayT, ArrayT]:
         return shrinkage_prox(term, size, step, y, layout.expand(bound * y), layout)
 
-    def derivative(y):
+    def derivative(y: ArrayT) -> ArrayT:
         # φ_B* at its maximiser x/y is F there and what the box's multipliers add; as a difference
         # of its terms it would cancel where y is small
         x, norm = inner(y)
@@ -101,10 +65,11 @@ def prox(term: Term, size: Array, step: Array, layout: Layout) -> Array:
     return xp.where(layout.expand((y > least) | recedes), x, 0 * x)
 
 
-def _prox_in_box(term: Term, size: Array, step: Array, layout: Layout) -> Array:
-    """With ‖·‖₂ and a box one search is enough: with z = y + t·ψ'(ρ)/ρ the solution is
-    x = y·min(v/z, M), ρ = ‖min(v/z, M)‖, and the derivative in y over t, which is
-    c − F(ρ) − M·Σ max(0, v − M·z)/t, depends on z alone.
+def _prox_in_box(term: Projection, size: ArrayT, step: ArrayT, layout: Layout) -> ArrayT:
+    """With ‖·‖₂ and a box one search is enough.
+
+    With z = y + t·ψ'(ρ)/ρ the solution is x = y·min(v/z, M), ρ = ‖min(v/z, M)‖, and the derivative
+    in y over t, which is c − F(ρ) − M·Σ max(0, v − M·z)/t, depends on z alone.
     """
     xp = array_namespace(size)
     zero = layout.sum(0 * size)
@@ -112,10 +77,10 @@ def _prox_in_box(term: Term, size: Array, step: Array, layout: Layout) -> Array:
     wide = layout.expand(bound)
     high = layout.max(size) / bound  # the box is slack beyond
 
-    def ratio(z):
+    def ratio(z: ArrayT) -> ArrayT:
         return xp.minimum(size / layout.expand(z), wide)
 
-    def derivative(z):
+    def derivative(z: ArrayT) -> tuple[ArrayT, ArrayT]:
         height = layout.expand(z)
         over = size - wide * height
         free = over <= 0
@@ -142,8 +107,8 @@ def _prox_in_box(term: Term, size: Array, step: Array, layout: Layout) -> Array:
 
 
 def shrinkage_prox(
-    term: Term, size: Array, step: Array, y: Array, limit: Array, layout: Layout
-) -> tuple[Array, Array]:
+    term: Projection, size: ArrayT, step: ArrayT, y: ArrayT, limit: ArrayT, layout: Layout
+) -> tuple[ArrayT, ArrayT]:
     """(x, ‖x‖) of the proximal step of t·y·φ(·/y) within magnitudes ``limit`` (D,).
 
     By a search for n = ‖x‖: with u = x/n, u + (t·φ'(n/y)/n)·u^(p−1) = v/n, cut at the limit.
@@ -151,7 +116,7 @@ def shrinkage_prox(
     xp = array_namespace(size)
     order = term.profile.norm_order
 
-    def at(n):
+    def at(n: ArrayT) -> ArrayT:
         level, unit = step * term.slope(n / y) / n, layout.expand(n)
         return xp.minimum(unit * resolvent(size / unit, layout.expand(level), order), limit)
 
@@ -165,13 +130,13 @@ def shrinkage_prox(
 
 
 def conjugate_in_box(
-    term: Term, size: np.ndarray, limit: np.ndarray, layout: Layout
-) -> tuple[np.ndarray, np.ndarray]:
-    """Sup { ⟨v, w⟩ − φ(w) : |w| ≤ limit } of every group, and the multipliers of the limits.
+    term: Projection, size: FloatArray, limit: FloatArray, layout: Layout
+) -> tuple[FloatArray, FloatArray]:
+    """Suprema of ⟨v, w⟩ − φ(w) within |w| ≤ limit for every group, and the limits' multipliers.
 
     Parameters
     ----------
-    term : Term
+    term : Projection
         Of these groups alone; its own bound plays no part. NumPy.
     size, limit : (D,) arrays
         |v|, and the limits, finite.
@@ -189,7 +154,7 @@ def conjugate_in_box(
     if order == 1:
         # all weights with |v| above φ'(n) are at their limit, and n is the sum of all
 
-        def surplus(n):
+        def surplus(n: FloatArray) -> FloatArray:
             return n - layout.sum(limit * (size > layout.expand(term.slope(n) + 0 * n)))
 
         n = chandrupatla(surplus, eps * high, high)
@@ -197,7 +162,7 @@ def conjugate_in_box(
         multiplier = np.maximum(size - layout.expand(level), 0)
         return layout.sum(limit * multiplier) + level * n - term.phi(n), multiplier
 
-    def point(n):
+    def point(n: FloatArray) -> tuple[FloatArray, FloatArray]:
         level = layout.expand(term.slope(n) / n ** (order - 1))
         with np.errstate(all="ignore"):
             free = np.where(size > 0, (size / level) ** (1 / (order - 1)), 0.0)
@@ -209,25 +174,32 @@ def conjugate_in_box(
     return value, np.maximum(size - level * limit ** (order - 1), 0)
 
 
-def resolvent(size: Array, level: Array, order: float) -> Array:
-    """X ≥ 0 with x + level·x^(p−1) = size, or 0 where there is none."""
+def resolvent(size: ArrayT, level: ArrayT, order: float) -> ArrayT:
+    """Resolvent of level·∇(x^p/p): x ≥ 0 with x + level·x^(p−1) = size, or 0 where there is none.
+
+    Parameters
+    ----------
+    size, level : arrays of one shape
+        Not negative.
+    order : float
+        p, at least 1.
+    """
     if order == 2:
         return size / (1 + level)
     xp = array_namespace(size)
-    if order == 1:
-        return xp.maximum(size - level, 0 * size)
-
     zero = 0 * size
+    if order == 1:
+        return xp.maximum(size - level, zero)
     if order < 2:
         # in u = x^(p−1) the equation is convex and has no infinite slope
         power = 1 / (order - 1)
 
-        def residual(u):
+        def convex(u: ArrayT) -> tuple[ArrayT, ArrayT]:
             return u**power + level * u - size, power * u ** (power - 1) + level
 
-        return newton(residual, zero, size ** (order - 1)) ** power
+        return newton(convex, zero, size ** (order - 1)) ** power
 
-    def residual(x):
+    def residual(x: ArrayT) -> tuple[ArrayT, ArrayT]:
         raised = level * x ** (order - 2)
         return x + raised * x - size, 1 + (order - 1) * raised
 

@@ -17,8 +17,8 @@ from torch import nn
 
 from formulations.arrays import FloatArray
 from formulations.errors import InputError
-from formulations.terms.prox_search import Layout
-from formulations.terms.term import Partition, Term
+from formulations.terms.partition import Layout, Partition
+from formulations.terms.term import Term
 from mipprune.penalties.layout import MakeBackend, Measure
 from mipprune.penalties.rows import GroupRows
 from mipprune.structure.groups import Groups

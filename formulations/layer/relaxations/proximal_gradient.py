@@ -10,7 +10,7 @@ from formulations.layer.relaxations.base import NodeRelaxation, Solved
 from formulations.numerics.proximal_gradient import accelerated
 from formulations.solving import safe_bound
 from formulations.solving.node import KEPT, REMOVED, Node
-from formulations.terms.term import Partition
+from formulations.terms.partition import Partition
 
 
 class ProximalGradient(NodeRelaxation[LayerProblem]):

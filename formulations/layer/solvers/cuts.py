@@ -26,7 +26,7 @@ from formulations.solving.incumbents import Incumbents
 from formulations.solving.node import KEPT, REMOVED, Node
 from formulations.solving.result import Status, relative_gap
 from formulations.terms import prox_search
-from formulations.terms.term import Partition
+from formulations.terms.partition import Partition
 
 _ROUNDS = 100_000
 # In-out separation (Ben-Ameur & Neto 2007): cut between the LP point and the best point known.

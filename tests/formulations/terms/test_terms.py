@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 
 from formulations import Partition, spr, square
-from formulations.terms.prox_search import Layout
+from formulations.terms.partition import Layout
 
 
 def norm_and_peak(w):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from formulations import square
-from formulations.terms.term import Partition
+from formulations.terms.partition import Partition
 from mipprune.models.registry import build
 from mipprune.penalties.group_penalty import GroupPenalty
 from mipprune.structure.groups import Groups, find_groups
