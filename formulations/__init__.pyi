@@ -33,10 +33,10 @@ from .symbolic.catalogue import spr as spr
 from .symbolic.catalogue import square as square
 from .symbolic.checks import check as check
 from .symbolic.derivation import Derivation as Derivation
-from .symbolic.derivation import derive as derive
+from .symbolic.definition import derive as derive
 from .symbolic.equations import Parameter as Parameter
 from .terms.nested import NestedTerm as NestedTerm
-from .terms.term import Partition as Partition
+from .terms.partition import Partition as Partition
 from .terms.term import Term as Term
 
 __version__: str

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from formulations.errors import InputError
 from formulations.layer.problem import LayerProblem
 from formulations.symbolic.catalogue import square
-from formulations.symbolic.derivation import derive
+from formulations.symbolic.definition import derive
 from formulations.terms.term import Term
 
 _FIELDS = ("G", "B", "c0", "block", "ridge", "cost")

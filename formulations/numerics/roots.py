@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from array_api_compat import array_namespace
 
-from formulations.arrays import ArrayT
+from formulations.arrays import AnyArray, ArrayT
 
 _STEPS = 200  # never reached: halving alone needs fewer for any two floats of the same sign
 
@@ -37,6 +37,7 @@ def newton(
     xp = array_namespace(low)
     eps = xp.finfo(low.dtype).eps
     move = high - low
+    value: AnyArray  # which is compared with 0
     x = low + 0.5 * move
     for _ in range(_STEPS):
         with np.errstate(all="ignore"):  # a trial point may overflow
@@ -58,13 +59,28 @@ def newton(
 
 
 def chandrupatla(function: Callable[[ArrayT], ArrayT], low: ArrayT, high: ArrayT) -> ArrayT:
-    """Root of an increasing function without its derivative (Chandrupatla 1997).
+    """Root of an increasing function without its derivative.
 
-    Parameters and result as in :func:`newton`; the function returns its value alone.
+    Chandrupatla, "A new hybrid quadratic/bisection algorithm for finding the zero of a nonlinear
+    function without using derivatives", Advances in Engineering Software 28 (1997).
+
+    Parameters
+    ----------
+    function : callable
+        x to its value, of the shape of x. The value may jump.
+    low, high : arrays of one shape
+        Ends of the bracket.
+
+    Returns
+    -------
+    array
+        The root; ``low`` where the value is not negative there, ``high`` where it is not positive
+        there.
     """
     xp = array_namespace(low)
     eps = xp.finfo(low.dtype).eps
     first, last = low, high
+    fa: AnyArray
     with np.errstate(all="ignore"):
         a, b, fa, fb = high, low, function(high), function(low)
     fixed_low, fixed_high = fb >= 0, fa <= 0

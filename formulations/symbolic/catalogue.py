@@ -12,7 +12,8 @@ import numpy as np
 
 from formulations import plugins
 from formulations.errors import InputError
-from formulations.symbolic.derivation import Derivation, derive
+from formulations.symbolic.definition import derive
+from formulations.symbolic.derivation import Derivation
 from formulations.terms.term import Term
 
 # Other packages add terms under this name: derivations, as made by derive.

@@ -9,13 +9,14 @@ their definitions.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import highspy
 import numpy as np
 from scipy.optimize import minimize_scalar
 
+from formulations.arrays import FloatArray, IntArray
 from formulations.symbolic.derivation import Derivation
 from formulations.terms.nested import NestedTerm
 from formulations.terms.term import Term
@@ -90,7 +91,7 @@ def check_term(term: Term, seed: int = 0) -> list[Check]:
 class _Judge:
     """Points are (G, d) arrays: a single group, or all groups of nested indicators."""
 
-    def __init__(self, term: Term, rng: np.random.Generator):
+    def __init__(self, term: Term, rng: np.random.Generator) -> None:
         self.term, self.rng = term, rng
         # h alone: the extraction is a square that is subtracted, known without any derivation
         self.hull = term.without_extraction()
@@ -101,7 +102,7 @@ class _Judge:
         self.batches = [self._batch(size) for size in _SIZES]
         self.points = [w for batch in self.batches for w in batch]
 
-    def _batch(self, size: int) -> np.ndarray:
+    def _batch(self, size: int) -> FloatArray:
         """Points on both sides of r* and of the bound's share, and far from both, (n, G, d)."""
         count, groups = (_NESTED_POINTS, len(_BLOCKS)) if self.nested else (_POINTS, 1)
         direction = self.rng.normal(size=(count * groups, size))
@@ -117,19 +118,23 @@ class _Judge:
         return (points * factor[:, None]).reshape(count, groups, size)
 
     def _worst(
-        self, name: str, tolerance: float, error: Callable[[np.ndarray], float], points=None
+        self,
+        name: str,
+        tolerance: float,
+        error: Callable[[FloatArray], float],
+        points: Sequence[FloatArray],
     ) -> Check:
-        points = self.points if points is None else points
+        """The largest error over the points; one that is no number counts as infinite."""
         errors = np.array([error(w) for w in points])
         errors[~np.isfinite(errors)] = np.inf
         at = int(errors.argmax())
         shown = ", ".join(f"{x:.6g}" for x in np.ravel(points[at]))
         return Check(name, float(errors[at]), tolerance, f"w = ({shown})")
 
-    def _h(self, w) -> float:
+    def _h(self, w: FloatArray) -> float:
         return float(self.hull.value(w).sum())
 
-    def _value(self, w) -> float:
+    def _value(self, w: FloatArray) -> float:
         return float(self.term.value(w).sum())
 
     def _phi(self, r: float) -> float:
@@ -142,7 +147,7 @@ class _Judge:
         pairs = list(self.scale * 10 ** self.rng.uniform(-3, 1, size=(200, 2)))
         start = abs(self._phi(1e-12 * self.scale))
 
-        def error(pair):
+        def error(pair: FloatArray) -> float:
             low, middle, high = map(self._phi, (pair[0], pair.mean(), pair[1]))
             rise = max(0.0, middle - (low + high) / 2)
             return (rise + start) / max(abs(low) + abs(high), 1e-12 * self.price)
@@ -150,9 +155,9 @@ class _Judge:
         return self._worst("φ(0) = 0 and φ convex", 1e-6, error, pairs)
 
     def brute_force(self) -> Check:
-        """H against scalar minimisation over y, and over z around it where they are nested."""
+        """Values of h against scalar minimisation over y, and over z around it where nested."""
 
-        def least(function, low, high):
+        def least(function: Callable[[float], float], low: float, high: float) -> float:
             """Minimum on [low, high]; in the logarithm, so that tiny minimisers are found."""
             if high <= low:
                 return function(high)
@@ -163,43 +168,52 @@ class _Judge:
             ).fun  # fmt: skip
             return min(float(inside), function(high), function(low) if low > 0 else np.inf)
 
-        def group(w, z):
+        def group(w: FloatArray, z: float) -> float:
             s, m = (float(x[0]) for x in self.term.measure(w[None]))
 
-            def cost(y):
+            def cost(y: float) -> float:
                 return y * self._phi(s / y) + self.price * y
 
             return least(cost, max(m / self.bound, 1e-9 * min(1.0, s)), z)
 
-        def error(w):
+        def error(w: FloatArray) -> float:
             brute = 0.0
             for block, price in self._blocks():
                 inside = w[block]
                 if not price:
                     brute += group(inside[0], 1.0)
                     continue
-                brute += least(
-                    lambda z, x=inside, C=price: sum(group(v, z) for v in x) + C * z, 0.0, 1.0
-                )
+
+                def together(z: float, x: FloatArray = inside, C: float = price) -> float:
+                    return sum(group(v, z) for v in x) + C * z
+
+                brute += least(together, 0.0, 1.0)
             # the keep-score is the y at which this minimum is
             y = self.term.keep(w)
             kept = self.hull.perspective(w, y).sum() + self.hull.prices(y)
             return max(abs(self._h(w) - brute), abs(kept - brute)) / brute
 
-        return self._worst("h = min over y, by brute force, at y*", 1e-7, error)
+        return self._worst("h = min over y, by brute force, at y*", 1e-7, error, self.points)
 
-    def _blocks(self) -> list[tuple[np.ndarray, float]]:
+    def _blocks(self) -> list[tuple[IntArray, float]]:
+        """Groups and price of every block; one that costs nothing where nothing is nested."""
         if not self.nested:
             return [(np.array([0]), 0.0)]
         prices = self.term.block_price
         return [(np.flatnonzero(self.term.blocks == b), float(C)) for b, C in enumerate(prices)]
 
     def cuts(self) -> Check:
-        """H against HiGHS: the cuts t ≥ ψ'(r)·s − F(r)·y of the perspective, until none is cut."""
-        name = "h = linear program of perspective cuts (HiGHS)"
-        return self._worst(name, 1e-6, lambda w: abs(self._program(w) / self._h(w) - 1))
+        """Values of h against HiGHS.
 
-    def _program(self, w) -> float:
+        The cuts are t ≥ ψ'(r)·s − F(r)·y of the perspective, added until none is violated.
+        """
+        name = "h = linear program of perspective cuts (HiGHS)"
+        return self._worst(
+            name, 1e-6, lambda w: abs(self._program(w) / self._h(w) - 1), self.points
+        )
+
+    def _program(self, w: FloatArray) -> float:
+        """The regularizer of one point, as the value of the linear program of its cuts."""
         norms, peaks = self.term.measure(w)
         alive = norms > 0
         norms, peaks = norms[alive], peaks[alive]
@@ -215,12 +229,12 @@ class _Judge:
             highs.addVar(0, highspy.kHighsInf)
         price = self.price / (scale * free_slope)
         costs = np.ravel(np.stack([norms * price, norms], axis=1)) / unit
-        for block, price in blocks:
-            if price:
+        for block, block_price in blocks:
+            if block_price:
                 z = highs.getNumCol()
                 highs.addVar(0, 1)
-                costs = np.append(costs, price / (unit * free_slope))
-                for j in np.flatnonzero(np.isin(np.flatnonzero(alive), block)):
+                costs = np.append(costs, block_price / (unit * free_slope))
+                for j in map(int, np.flatnonzero(np.isin(np.flatnonzero(alive), block))):
                     columns = np.array([z, 2 * j], np.int32)
                     values = np.array([1.0, -norms[j] / scale])
                     highs.addRow(0, highspy.kHighsInf, 2, columns, values)
@@ -249,7 +263,7 @@ class _Judge:
         """∇(h − δ‖w‖²) against central differences, away from the kinks."""
         term = self.term
 
-        def error(w):
+        def error(w: FloatArray) -> float:
             small = 1e-6 * np.abs(w).max()
             moves = small * np.eye(w.size).reshape(-1, *w.shape)
             pieces = {
@@ -263,35 +277,37 @@ class _Judge:
             size = float(term.free_slope) + np.abs(gradient).max()
             return float(np.abs(gradient - differences).max() / size)
 
-        return self._worst("gradient = finite differences", 1e-5, error)
+        return self._worst("gradient = finite differences", 1e-5, error, self.points)
 
     def convexity(self) -> Check:
-        """H nowhere above a chord between two points."""
+        """The regularizer is nowhere above a chord between two points."""
         pairs = [
             batch[self.rng.integers(0, len(batch), size=2)]
             for batch in self.batches
             for _ in range(len(batch))
         ]
 
-        def error(pair):
+        def error(pair: FloatArray) -> float:
             left, right = map(self._h, pair)
             return max(0.0, self._h(pair.mean(axis=0)) - (left + right) / 2) / (left + right)
 
         return self._worst("h convex along chords", 1e-10, error, pairs)
 
     def prox(self) -> Check:
-        """The proximal step against scalar minimisation: nothing is better on the lines through
-        it along the start, along itself and in random directions.
+        """The proximal step against scalar minimisation.
+
+        Nothing is better on the lines through it along the start, along itself and in random
+        directions.
         """
         term, delta = self.term, float(self.term.extract)
         free_slope = float(term.free_slope)
         step = 0.3 * (self.scale / free_slope if free_slope > 0 else 1.0)
         step = min(step, 0.4 / delta) if delta else step
 
-        def error(v):
+        def error(v: FloatArray) -> float:
             x = term.prox(v, step)
 
-            def cost(point):
+            def cost(point: FloatArray) -> float:
                 return 0.5 * float(((point - v) ** 2).sum()) + step * self._value(point)
 
             best = here = cost(x)
@@ -313,10 +329,10 @@ class _Judge:
         """h(w) + h*(v) ≥ ⟨w, v⟩, with equality at a subgradient v of h at w."""
         hull = self.hull
 
-        def total(w, v):
+        def total(w: FloatArray, v: FloatArray) -> float:
             return self._h(w) + float(hull.conjugate(v).sum()) - float((w * v).sum())
 
-        def error(w):
+        def error(w: FloatArray) -> float:
             # rounding must not push v beyond a finite ψ'(∞), where h* is infinite
             v = hull.gradient(w) * (1 - 1e-12)
             gap = abs(total(w, v))
@@ -324,4 +340,4 @@ class _Judge:
                 gap = max(gap, -total(w, other))
             return gap / self._h(w)
 
-        return self._worst("Fenchel–Young with the conjugate", 1e-7, error)
+        return self._worst("Fenchel–Young with the conjugate", 1e-7, error, self.points)

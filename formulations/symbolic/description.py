@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import sympy as sp
 
-from formulations.symbolic.derivation import UNKNOWN_PROX, UNKNOWN_RADIUS, Derivation
+from formulations.symbolic.algebra import UNKNOWN_PROX, UNKNOWN_RADIUS, Algebra
 from formulations.symbolic.equations import s
 
 # letters of the remarks that LaTeX writes as mathematics
@@ -61,7 +61,7 @@ class Statement:
         return lead + sp.latex(self.expression) + remark
 
 
-def statements(derivation: Derivation) -> list[Statement]:
+def statements(derivation: Algebra) -> list[Statement]:
     """All that a derivation says, in the order in which it follows."""
     d = derivation
     finite = "" if d.legendre_limit in (0, sp.oo) else f"where c < {d.legendre_limit}"
@@ -104,13 +104,13 @@ def statements(derivation: Derivation) -> list[Statement]:
     return found
 
 
-def latex(derivation: Derivation) -> str:
+def latex(derivation: Algebra) -> str:
     """The statements as one ``align*``."""
     rows = " \\\\\n".join(statement.latex() for statement in statements(derivation))
     return "\\begin{align*}\n" + rows + "\n\\end{align*}"
 
 
-def symbols(derivation: Derivation) -> str:
+def symbols(derivation: Algebra) -> str:
     """What the letters mean, in a line."""
     d = derivation
     words = [f"s = {_norm(d)}"]
@@ -125,7 +125,7 @@ def symbols(derivation: Derivation) -> str:
     return ", ".join(words)
 
 
-def _norm(derivation: Derivation) -> str:
+def _norm(derivation: Algebra) -> str:
     sign = {1.0: "₁", 2.0: "₂"}.get(derivation.norm, f"_{derivation.norm:g}")
     return f"‖w‖{sign}"
 

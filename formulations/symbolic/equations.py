@@ -7,15 +7,18 @@ that is then no use, and a derivation does without it.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import signal
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import sympy as sp
+from numpy.typing import ArrayLike
 
 from formulations.errors import InputError
-from formulations.symbolic.expressions import array_function, within
+from formulations.symbolic.printing import array_function
 from formulations.terms.generated import compiled
 
 # r: norm of w/y; s: norm of w; m: the norm of w that the bound limits; y, c, M as in the term; C:
@@ -30,6 +33,8 @@ _LIMIT_SECONDS = 10.0
 # A symbolic root is believed where it solves its equation to this, relative, on all samples.
 _ROOT_TOLERANCE = 1e-11
 _LONGEST_ROOT = 60  # operations; a longer one tells nobody anything
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,7 @@ class Parameter:
     value: float
     above: float = 0.0
 
-    def check(self, name: str, value: Any) -> None:
+    def check(self, name: str, value: ArrayLike) -> None:
         """Raise InputError unless every number is above the limit."""
         values = np.asarray(value, np.float64)
         wrong = ~((values > self.above) & np.isfinite(values))
@@ -87,8 +92,9 @@ class Equation:
             return None
         free = sp.Symbol("x")  # without assumptions: sympy then loses no roots
         equation = self.left.subs(self.unknown, free) - self.right
-        for root in within(_SOLVE_SECONDS, lambda: sp.solve(equation, free), []):
-            root = below(root, self.right, self.limit)
+        roots: list[sp.Expr] = within(_SOLVE_SECONDS, lambda: sp.solve(equation, free), [])
+        for root in roots:
+            root = simplified_below(root, self.right, self.limit)
             if root.count_ops() > _LONGEST_ROOT or root.has(free, sp.I, sp.Piecewise, sp.LambertW):
                 continue
             if self.error(root, parameters) <= _ROOT_TOLERANCE:
@@ -123,7 +129,7 @@ class Equation:
 
 
 def limit(expression: sp.Expr, at: sp.Expr, parameters: Parameters) -> sp.Expr:
-    """Limit as r → ``at`` from inside.
+    """The limit as r → ``at`` from inside.
 
     Raises
     ------
@@ -151,7 +157,7 @@ def _piece(expression: sp.Expr, at: sp.Expr, parameters: Parameters) -> sp.Expr:
     values = {name: parameter.value for name, parameter in parameters.items()}
     near = substitution(values) | {r: sp.Integer(10) ** (30 if at is sp.oo else -30)}
 
-    def choose(piecewise):
+    def choose(piecewise: sp.Piecewise) -> sp.Expr:
         for value, when in piecewise.args:
             if bool(when.subs(near)):
                 return value
@@ -170,7 +176,7 @@ def simplified(expression: sp.Expr) -> sp.Expr:
     return within(_SIMPLIFY_SECONDS, lambda: sp.simplify(expression), expression)
 
 
-def below(expression: sp.Expr, lesser: sp.Symbol, limit: sp.Expr) -> sp.Expr:
+def simplified_below(expression: sp.Expr, lesser: sp.Symbol, limit: sp.Expr) -> sp.Expr:
     """Simplified for ``lesser`` below ``limit``, which is said by limit = lesser + something."""
     if not limit.is_Symbol:
         return simplified(expression)
@@ -188,3 +194,40 @@ def power(expression: sp.Expr, unknown: sp.Symbol) -> tuple[sp.Expr, sp.Expr] | 
         return None
     factor = simplified(expression / unknown**exponent)
     return None if factor.has(unknown) else (factor, exponent)
+
+
+class _Late(BaseException):
+    """The time is over. No Exception, because sympy catches those and goes on."""
+
+
+def within(seconds: float, work: Callable[[], T], otherwise: T) -> T:
+    """The result of symbolic work, or ``otherwise`` if it fails or takes longer.
+
+    Processor time counts, so that the answer does not depend on what else the machine does. The
+    limit holds in the main thread of systems with interval timers; elsewhere there is none.
+    """
+
+    def stop(*_: object) -> None:
+        raise _Late
+
+    main = threading.current_thread() is threading.main_thread()
+    timed = main and hasattr(signal, "setitimer")
+    if timed:
+        before = signal.signal(signal.SIGPROF, stop)
+        # again and again: a first one may be lost in a callback, where nothing can be raised
+        signal.setitimer(signal.ITIMER_PROF, seconds, seconds)
+    try:
+        try:
+            return work()
+        finally:
+            if timed:
+                signal.setitimer(signal.ITIMER_PROF, 0)
+    # sympy raises almost anything where it has no answer
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
+        return otherwise
+    except _Late:
+        return otherwise
+    finally:
+        if timed:  # the timer once more, in case it went off while it was stopped
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            signal.signal(signal.SIGPROF, before)

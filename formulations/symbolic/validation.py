@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import sympy as sp
+from numpy.typing import ArrayLike
 
+from formulations.arrays import FloatArray
 from formulations.errors import InputError
-from formulations.symbolic.equations import r, substitution
-from formulations.symbolic.expressions import array_function, within
+from formulations.symbolic.algebra import Algebra
+from formulations.symbolic.equations import r, substitution, within
+from formulations.symbolic.printing import array_function
 from formulations.terms.generated import compiled
-
-if TYPE_CHECKING:
-    from formulations.symbolic.derivation import Derivation
 
 _GRID = np.geomspace(1e-8, 1e8, 3201)
 _NEEDED = 1600  # points of the grid, up to r = 1, at which φ must be a real number
@@ -23,7 +22,7 @@ _SECONDS = 10.0
 _SETS = 16  # of parameters that are looked at, where every group has its own
 
 
-def validate(derivation: Derivation) -> None:
+def validate(derivation: Algebra) -> None:
     """Check φ(0) = 0, monotone, convex and smooth, the parameters and the extraction.
 
     Raises
@@ -44,7 +43,7 @@ def validate(derivation: Derivation) -> None:
         raise InputError(f"the extraction must not be negative: {derivation.extract} is {delta}")
 
 
-def check_parameters(derivation: Derivation, values: Mapping[str, Any]) -> None:
+def check_parameters(derivation: Algebra, values: Mapping[str, ArrayLike]) -> None:
     """The same of the shape of φ for other values of the parameters, numbers or one a group.
 
     Raises
@@ -67,7 +66,7 @@ def _check_start(psi: sp.Expr, shown: sp.Expr) -> None:
     raise InputError(f"φ(0) must be 0: {shown} is not finite at r = 0")
 
 
-def _check_shape(derivation: Derivation, values: Mapping[str, float]) -> None:
+def _check_shape(derivation: Algebra, values: Mapping[str, float]) -> None:
     shown = str(derivation.phi)
     if values != derivation.defaults:
         shown += " at " + ", ".join(f"{name} = {value:g}" for name, value in values.items())
@@ -96,7 +95,13 @@ def _check_shape(derivation: Derivation, values: Mapping[str, float]) -> None:
         _check_kink(derivation, values, grid, slope, shown)
 
 
-def _check_kink(derivation: Derivation, values, grid, slope, shown: str) -> None:
+def _check_kink(
+    derivation: Algebra,
+    values: Mapping[str, float],
+    grid: FloatArray,
+    slope: FloatArray,
+    shown: str,
+) -> None:
     """A slope that jumps would make r*, and with it every formula, a matter of which side."""
     jumps = np.diff(slope) / np.maximum(slope[1:], 1e-12)
     for at in np.argsort(-jumps)[:8]:
@@ -113,13 +118,17 @@ def _check_kink(derivation: Derivation, values, grid, slope, shown: str) -> None
             )
 
 
-def _at(derivation: Derivation, points: np.ndarray, values) -> tuple[np.ndarray, np.ndarray]:
+def _at(
+    derivation: Algebra, points: FloatArray, values: Mapping[str, float]
+) -> tuple[FloatArray, FloatArray]:
     """ψ and ψ' at some points."""
     names = ["r", *derivation.parameters]
     source = array_function("value", names, derivation.psi, "ψ")
     code = compiled(source + array_function("slope", names, derivation.slope, "ψ'"))
     with np.errstate(all="ignore"):
-        found = tuple(code[name](np, points, **values) + 0 * points for name in ("value", "slope"))
-    if any(np.iscomplexobj(one) for one in found):
+        value, slope = (
+            code[name](np, points, **values) + 0 * points for name in ("value", "slope")
+        )
+    if np.iscomplexobj(value) or np.iscomplexobj(slope):
         raise InputError(f"{derivation.phi} is not real")
-    return found
+    return value, slope

@@ -13,11 +13,11 @@ from scipy.optimize import brentq
 
 from formulations import CATALOGUE, Parameter, derive, find
 from formulations.errors import InputError
+from formulations.symbolic.algebra import UNKNOWN_RADIUS
 from formulations.symbolic.catalogue import entry
-from formulations.symbolic.derivation import UNKNOWN_RADIUS
 from formulations.symbolic.description import latex, statements
 from formulations.symbolic.equations import C, M, c, m, r, s, t, v, y
-from formulations.symbolic.expressions import parse
+from formulations.symbolic.parsing import parse
 
 quick = settings(max_examples=40, deadline=None)
 a, b, p = sp.symbols("a b p", positive=True)
@@ -237,9 +237,9 @@ def test_sympy_expressions_and_parameters_with_limits_are_taken():
 
 def test_derive_of_the_package_is_the_function():
     import formulations
-    from formulations.symbolic import derivation
+    from formulations.symbolic import definition
 
-    assert formulations.derive is derivation.derive
+    assert formulations.derive is definition.derive
 
 
 def test_terms_are_found_by_name_file_and_expression(tmp_path):
