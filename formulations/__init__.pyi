@@ -32,8 +32,8 @@ from .symbolic.catalogue import find as find
 from .symbolic.catalogue import spr as spr
 from .symbolic.catalogue import square as square
 from .symbolic.checks import check as check
-from .symbolic.derivation import Derivation as Derivation
 from .symbolic.definition import derive as derive
+from .symbolic.derivation import Derivation as Derivation
 from .symbolic.equations import Parameter as Parameter
 from .terms.nested import NestedTerm as NestedTerm
 from .terms.partition import Partition as Partition
