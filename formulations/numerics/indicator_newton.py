@@ -142,9 +142,10 @@ class PerspectiveRelaxation:
         return xp.minimum(xp.maximum(y, self._least(y)), self.high)
 
     def _direction(self, y: Array, gradient: Array, curvature: Array) -> Array:
-        """Newton's step within the bounds: what it would carry outside is held there, and the rest
-        is solved again. No indicator changes by more than a factor at once, for 1/y bends too
-        much.
+        """Newton's step within the bounds.
+
+        What it would carry outside is held there, and the rest is solved again. No indicator changes
+        by more than a factor at once, for 1/y bends too much.
         """
         xp = array_namespace(y)
         eye = xp.eye(y.shape[1], dtype=y.dtype, device=y.device)
@@ -196,7 +197,9 @@ def _with_unit_rows(system: Array) -> Array:
     return system + xp.where(diagonal == 0, 1.0 + diagonal, 0 * diagonal)[:, :, None] * eye
 
 
-def _choose(xp: Any, chosen: Array, first: tuple, second: tuple) -> tuple:
+def _choose(
+    xp: Any, chosen: Array, first: tuple[Array, ...], second: tuple[Array, ...]
+) -> tuple[Array, ...]:
     return tuple(
         xp.where(xp.reshape(chosen, (-1,) + (1,) * (one.ndim - 1)), one, two)
         for one, two in zip(first, second, strict=True)
