@@ -39,7 +39,7 @@ def test_the_better_the_rule_the_tighter_the_root_and_all_are_below_the_optimum(
     bounds = {rule: relax(problem, extraction=rule).bound for rule in RULES}
     # the best Δ leave H − Δ singular: their relaxation is then solved less exactly
     slack = 1e-6 * abs(optimum)
-    assert bounds["schur"] <= bounds["ascent"] + slack
+    assert bounds["schur"] <= bounds["ascent"] + 1e3 * slack
     assert max(bounds["ascent"], bounds["none"]) <= bounds["sdp"] + 1e4 * slack
     assert bounds["sdp"] <= optimum + slack
 
