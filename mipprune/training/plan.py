@@ -12,7 +12,7 @@ from mipprune.config.train import Config
 from mipprune.distributed.ranks import Ranks
 from mipprune.measures.network import count
 from mipprune.runs.folder import RunFolder
-from mipprune.training.run import Run
+from mipprune.training.phases import Run
 from mipprune.training.setup import PHASES
 
 

@@ -73,9 +73,12 @@ def test_a_method_of_another_package_prunes_by_its_name():
 
 
 def test_a_run_keeps_what_its_method_s_numbers_are(tmp_path):
-    words = ["method=first", "model.width=4", "budget.macs=0.5", "recalibrate=0", "data.batch=256"]
-    words += ["regularize.epochs=2", "finetune.epochs=0", f"runs={tmp_path}", "name=run"]
-    train(configure(Config, {}, words))
+    settings = {
+        "name": "run", "runs": str(tmp_path), "method": "first", "model": {"width": 4},
+        "budget": {"macs": 0.5}, "recalibrate": 0, "data": {"batch": 256},
+        "regularize": {"epochs": 2}, "finetune": {"epochs": 0},
+    }  # fmt: skip
+    train(settings)
     told = json.loads((tmp_path / "run/log.json").read_text())
     assert told == {"warmth": {"title": "warmth of the groups", "unit": "K"}}
     run = read_run(tmp_path / "run")

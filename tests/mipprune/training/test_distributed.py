@@ -16,7 +16,8 @@ from mipprune.config.train import Config
 from mipprune.distributed.ranks import Ranks, join_ranks
 from mipprune.runs import checkpoint
 from mipprune.runs.folder import RunFolder
-from mipprune.training.run import Run, train
+from mipprune.training.phases import Run
+from mipprune.training.run import train
 
 SCRIPT = Path(__file__).with_name("two_ranks.py")
 SMALL = [
@@ -38,7 +39,7 @@ def torchrun(*words, ranks=2, folder):
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=600,
         cwd=folder,
     )
 
