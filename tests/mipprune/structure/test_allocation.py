@@ -72,7 +72,7 @@ def test_a_class_holds_the_groups_that_cost_the_same(name, options, classes):
         ("resnet20", IMAGE, {"shortcut": "B"}),
         ("resnet56", IMAGE, {"shortcut": "A"}),
         ("resnet56", IMAGE, {"shortcut": "B"}),
-        ("resnet50", (3, 64, 64), {"width": 16}),
+        pytest.param("resnet50", (3, 64, 64), {"width": 16}, marks=pytest.mark.slow),
     ],
 )
 def test_the_optimum_is_proved_and_the_built_network_costs_what_the_model_says(
@@ -98,6 +98,7 @@ def test_the_optimum_is_proved_and_the_built_network_costs_what_the_model_says(
     assert solution.value == pytest.approx(scores[kept].sum())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("multiple", [1, 8])
 def test_imagenet_resnet50_is_solved_to_proved_optimality(multiple):
     built, groups, cost = network("resnet50", (3, 224, 224))
