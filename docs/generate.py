@@ -12,9 +12,11 @@ import inspect
 import pkgutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
+import yaml
 from typer.testing import CliRunner
 
 from mipprune.cli import app
@@ -164,7 +166,26 @@ def settings_rows(kind: type[schema.Section], prefix: str = "") -> Iterator[Sequ
             yield from settings_rows(below[0], f"{prefix}{name}.")
         else:
             default = field.get_default(call_default_factory=True)
-            yield f"{prefix}{name}", str(field.annotation), str(default), field.description or ""
+            text = yaml.safe_dump(default, default_flow_style=True).splitlines()[0]
+            yield f"{prefix}{name}", _type(field.annotation), text, field.description or ""
+
+
+def _type(annotation: Any) -> str:
+    """A type as a reader of settings has it: the values of a choice, null for None."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if annotation is NoneType:
+        return "null"
+    if origin is Literal:
+        return " | ".join(map(str, arguments))
+    if origin is Annotated:
+        return _type(arguments[0])
+    if origin in (Union, UnionType):
+        return " | ".join(map(_type, arguments))
+    if origin is not None:
+        return f"{origin.__name__}[{', '.join(map(_type, arguments))}]"
+    return {"str": "text", "int": "whole number", "float": "number", "bool": "true | false"}.get(
+        annotation.__name__, annotation.__name__
+    )
 
 
 # ---- commands -----------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn import functional as F
 
-from mipprune.oneshot.api import certify, prune
+from mipprune import certify, prune
 
 EPOCHS, BATCH, RATE = 8, 32, 0.05
 

@@ -43,3 +43,12 @@ def test_the_tree_of_the_architecture_has_every_room(package):
     shown = sorted(re.findall(r"^      (\w+)/ ", tree, re.MULTILINE))
     folders = (documents.ROOT / package).glob("*/__init__.py")
     assert shown == sorted(file.parent.name for file in folders)
+
+
+def test_the_new_paths_of_the_changes_exist():
+    text = (documents.ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `\S+` \| (.*) \|$", text, re.MULTILINE)
+    named = [name.replace(".", "/") for row in rows for name in re.findall(r"`(\w[\w.]*)`", row)]
+    roots = [documents.ROOT / name for name in named]
+    assert len(roots) > 90
+    assert [str(r) for r in roots if not (r.is_dir() or r.with_suffix(".py").exists())] == []
