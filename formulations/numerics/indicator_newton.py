@@ -144,8 +144,8 @@ class PerspectiveRelaxation:
     def _direction(self, y: Array, gradient: Array, curvature: Array) -> Array:
         """Newton's step within the bounds.
 
-        What it would carry outside is held there, and the rest is solved again. No indicator changes
-        by more than a factor at once, for 1/y bends too much.
+        What it would carry outside is held there, and the rest is solved again. No indicator
+        changes by more than a factor at once, for 1/y bends too much.
         """
         xp = array_namespace(y)
         eye = xp.eye(y.shape[1], dtype=y.dtype, device=y.device)
