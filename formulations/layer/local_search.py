@@ -8,14 +8,23 @@ from __future__ import annotations
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
+from formulations.arrays import BoolArray, FloatArray, IntArray
 from formulations.solving.node import FREE
 
 SWAPS = 8  # groups that a swap may drop, the cheapest first
 
 
 @njit(cache=True)
-def refit(hessian, cross, constant, price, support, block):
+def refit(
+    hessian: FloatArray,
+    cross: FloatArray,
+    constant: float,
+    price: FloatArray,
+    support: IntArray,
+    block: int,
+) -> tuple[float, FloatArray, FloatArray]:
     """(objective, weights (k·b, O), inverse (k·b, k·b)) of the best weights on a support (k,)."""
     rows = np.empty(len(support) * block, np.int64)
     paid = constant
@@ -35,7 +44,10 @@ def refit(hessian, cross, constant, price, support, block):
 
 
 @njit(cache=True)
-def _energy(matrix, vectors):
+def _energy(
+    matrix: FloatArray,
+    vectors: FloatArray,
+) -> float:
     """½⟨v, matrix⁻¹ v⟩, summed over the columns of (b, O)."""
     if len(matrix) == 1:
         return 0.5 * np.sum(vectors * vectors) / matrix[0, 0]
@@ -43,7 +55,16 @@ def _energy(matrix, vectors):
 
 
 @njit(cache=True)
-def _gains(hessian, cross, price, support, weights, inverse, block, change):
+def _gains(
+    hessian: FloatArray,
+    cross: FloatArray,
+    price: FloatArray,
+    support: IntArray,
+    weights: FloatArray,
+    inverse: FloatArray,
+    block: int,
+    change: FloatArray,
+) -> None:
     """What adding or removing each group changes, exactly, (J,), in place.
 
     Removal of j costs ½⟨W_j, ((H_SS⁻¹)_jj)⁻¹ W_j⟩ − c_j; addition gains ½⟨r_j, Z_j⁻¹ r_j⟩ − c_j,
@@ -78,7 +99,14 @@ def _gains(hessian, cross, price, support, weights, inverse, block, change):
 
 
 @njit(cache=True)
-def changes(hessian, cross, constant, price, chosen, block):
+def changes(
+    hessian: FloatArray,
+    cross: FloatArray,
+    constant: float,
+    price: FloatArray,
+    chosen: IntArray,
+    block: int,
+) -> tuple[float, FloatArray]:
     """The objective of a support (k,), and what adding or removing each group changes, (J,)."""
     value, weights, inverse = refit(hessian, cross, constant, price, chosen, block)
     change = np.empty(len(price))
@@ -87,7 +115,16 @@ def changes(hessian, cross, constant, price, chosen, block):
 
 
 @njit(cache=True)
-def improve(hessian, cross, constant, price, fixed, support, most, block):
+def improve(
+    hessian: FloatArray,
+    cross: FloatArray,
+    constant: float,
+    price: FloatArray,
+    fixed: NDArray[np.int8],
+    support: BoolArray,
+    most: int,
+    block: int,
+) -> tuple[float, bool]:
     """One step of a local search: the best single flip, else the best swap.
 
     Parameters

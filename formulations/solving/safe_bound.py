@@ -35,7 +35,8 @@ Other terms keep their own φ for the kept groups too: then v_K meets φ* like a
 **What it covers.** The data H, B, c₀ and Δ as the floating-point numbers that they are, with
 H − Δ ⪰ 0. It does not cover how they came about: a change of variables
 (:mod:`formulations.layer.extraction`) is off by its own rounding, relative to c₀ some
-10⁻¹⁶·(condition of a block), before a bound is asked for.
+10⁻¹⁶·(condition of a block), before a bound is asked for. Nor does it cover what HiGHS makes of
+cuts: its linear programs are solved to the tolerance of :mod:`formulations.solving.highs`.
 """
 
 from __future__ import annotations
@@ -117,10 +118,16 @@ def dual_point(
     )
 
 
-def shrinkage_conjugate(term: Term, point: DualPoint, groups: Partition) -> FloatArray:
-    """φ_B* of every group at a dual point, from above, (G,).
+def raised(point: DualPoint) -> FloatArray:
+    """Magnitudes (D·O,) at which a conjugate is at least what it is at the exact v.
 
     A conjugate of a function of magnitudes increases in every |v_k|, whatever the norm and bound.
+    """
+    return np.abs(point.v).ravel() + point.spread
+
+
+def shrinkage_conjugate(term: Term, point: DualPoint, groups: Partition) -> FloatArray:
+    """φ_B* of every group at a dual point, from above, (G,).
 
     Parameters
     ----------
@@ -129,7 +136,7 @@ def shrinkage_conjugate(term: Term, point: DualPoint, groups: Partition) -> Floa
     groups : Partition
         Of v's entries, row by row.
     """
-    conjugate = term.shrinkage_conjugate(np.abs(point.v).ravel() + point.spread, groups)
+    conjugate = term.shrinkage_conjugate(raised(point), groups)
     return conjugate + unit(int(groups.sizes.max())) * np.abs(conjugate)
 
 

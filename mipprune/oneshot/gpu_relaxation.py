@@ -58,7 +58,7 @@ class BatchedNewton:
         self.cross = self._tensor(problem.cross)
         groups, block = problem.groups, problem.block
         self.price = self._tensor(problem.price)
-        own = 2 * np.broadcast_to(problem.term.ridge, (groups,))
+        own = 2 * problem.ridge
         self.delta = self._tensor(own[:, None, None] * np.eye(block))
         self.least = float(own.min())
         # some ten matrices of the layer's size a node

@@ -30,10 +30,10 @@ def schur(problem: LayerProblem) -> FloatArray:
     2a·I + θ·((G⁻¹)_jj)⁻¹.
     """
     blocks = schur_blocks(problem.hessian, problem.block)
-    groups, block = blocks.shape[:2]
+    block = blocks.shape[1]
     whitened = congruent(problem.hessian, whitening(blocks))
     delta = (1 - MARGIN) * np.linalg.eigvalsh(whitened)[0] * blocks
-    own = 2 * np.broadcast_to(problem.term.ridge, (groups,))
+    own = 2 * problem.ridge
     if np.trace(delta, axis1=1, axis2=2).sum() >= block * own.sum():
         return delta
     return tighten(problem.hessian, own[:, None, None] * np.eye(block))
@@ -53,7 +53,7 @@ def tighten(hessian: FloatArray, delta: FloatArray) -> FloatArray:
     try:
         inverted = np.linalg.inv(slack + 1e-10 * scale * np.eye(len(slack)))
         blocks = np.linalg.inv(diagonal_blocks(inverted, delta.shape[1]))
-        factor = np.linalg.cholesky((blocks + blocks.transpose(0, 2, 1)) / 2)
+        factor: FloatArray = np.linalg.cholesky((blocks + blocks.transpose(0, 2, 1)) / 2)
     except np.linalg.LinAlgError:
         return delta
     largest = _largest_eigenvalue(inverted, factor)

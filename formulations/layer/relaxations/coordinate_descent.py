@@ -24,9 +24,8 @@ class CoordinateDescent(NodeRelaxation[LayerProblem]):
         groups, block = problem.groups, problem.block
         self.gram = np.ascontiguousarray(problem.curvature)
         self.cross = np.ascontiguousarray(problem.cross)
-        self.ridge, self.bound = (
-            np.broadcast_to(v, (groups,)).astype(float) for v in (term.ridge, term.bound)
-        )
+        self.ridge = problem.ridge
+        self.bound = np.broadcast_to(term.bound, (groups,)).astype(float)
         if block == 1:
             largest = np.diag(self.gram).copy()
         else:

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
+from formulations.arrays import FloatArray
 from formulations.solving.node import FREE, KEPT, REMOVED
 
 _CHECK = 3  # sweeps between two looks at the bound
@@ -20,7 +22,14 @@ _PATIENCE = 12  # looks without progress
 
 
 @njit(cache=True)
-def _scale(size, step, ridge, price, bound, is_free):
+def _scale(
+    size: FloatArray,
+    step: float,
+    ridge: float,
+    price: float,
+    bound: float,
+    is_free: bool,
+) -> None:
     """Factors of the proximal step of one group's magnitudes (n,): the result, in place.
 
     For a free group with a bound the z of ``search._prox_in_box`` is found by bisection.
@@ -70,7 +79,17 @@ def _scale(size, step, ridge, price, bound, is_free):
 
 
 @njit(cache=True, fastmath={"reassoc", "contract", "nsz"})
-def _sweep(gram, residual, weights, ridge, price, bound, state, lipschitz, block):
+def _sweep(
+    gram: FloatArray,
+    residual: FloatArray,
+    weights: FloatArray,
+    ridge: FloatArray,
+    price: FloatArray,
+    bound: FloatArray,
+    state: NDArray[np.int8],
+    lipschitz: FloatArray,
+    block: int,
+) -> None:
     """One step for every group that is there, in place."""
     rows, columns = weights.shape
     size = np.empty(block * columns)
@@ -107,8 +126,19 @@ def _sweep(gram, residual, weights, ridge, price, bound, state, lipschitz, block
 
 @njit(cache=True)
 def _values(
-    gram, cross, constant, weights, residual, ridge, price, bound, state, block, rounding, score
-):
+    gram: FloatArray,
+    cross: FloatArray,
+    constant: float,
+    weights: FloatArray,
+    residual: FloatArray,
+    ridge: FloatArray,
+    price: FloatArray,
+    bound: FloatArray,
+    state: NDArray[np.int8],
+    block: int,
+    rounding: float,
+    score: FloatArray,
+) -> tuple[float, float]:
     """(relaxed objective, dual bound) at the weights; fills the conjugate less price, (J,).
 
     ``residual`` is recomputed. ``score[j]`` is φ_B*(v_j) − c_j, from above.
@@ -162,9 +192,21 @@ def _values(
 
 @njit(cache=True)
 def descend(
-    gram, cross, constant, ridge, price, bound, lipschitz, block, state, weights, tolerance, cutoff,
-    sweeps, rounding,
-):  # fmt: skip
+    gram: FloatArray,
+    cross: FloatArray,
+    constant: float,
+    ridge: FloatArray,
+    price: FloatArray,
+    bound: FloatArray,
+    lipschitz: FloatArray,
+    block: int,
+    state: NDArray[np.int8],
+    weights: FloatArray,
+    tolerance: float,
+    cutoff: float,
+    sweeps: int,
+    rounding: float,
+) -> tuple[float, float, FloatArray]:
     """Minimise a node's relaxation from ``weights``, in place.
 
     Parameters

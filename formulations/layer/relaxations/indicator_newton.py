@@ -54,7 +54,7 @@ class IndicatorNewton(NodeRelaxation[LayerProblem | Stack]):
         stack = self.problem
         self.layers = stack.problems if isinstance(stack, Stack) else (stack,)
         self.hessians = [layer.hessian for layer in self.layers]
-        own = [2 * np.broadcast_to(p.term.ridge, (p.groups,)) for p in self.layers]
+        own = [2 * layer.ridge for layer in self.layers]
         self.least = [float(ridge.min()) for ridge in own]
         self.deltas = [
             ridge[:, None, None] * np.eye(layer.block)

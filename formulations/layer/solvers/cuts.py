@@ -25,6 +25,13 @@ from formulations.solving.highs import FEASIBILITY
 from formulations.solving.incumbents import Incumbents
 from formulations.solving.node import KEPT, REMOVED, Node
 from formulations.solving.result import Status, relative_gap
+from formulations.solving.safe_bound import (
+    DualPoint,
+    dual_point,
+    raised,
+    shrinkage_conjugate,
+    unit,
+)
 from formulations.terms import prox_search
 from formulations.terms.partition import Partition
 
@@ -48,14 +55,15 @@ class Cuts(ABC):
 
     def __init__(self, problem: LayerProblem, upper: float, pause: Callable[[], None]) -> None:
         self.problem, self.pause = problem, pause
+        self.partition = Partition(np.full(problem.groups, problem.block * problem.outputs))
 
     @abstractmethod
     def minimiser(self, y: FloatArray) -> FloatArray:
         """W minimising the inner problem at y (G,), (D, O)."""
 
     @abstractmethod
-    def slopes(self, v: FloatArray, constant: float, y: FloatArray) -> tuple[float, FloatArray]:
-        """(constant, slope (G,)) of the cut from v = B − G·V (D, O), tight at y if V is."""
+    def slopes(self, point: DualPoint, y: FloatArray) -> tuple[float, FloatArray]:
+        """(Constant, slope (G,)) of the cut from a dual point, tight at y if V is."""
 
     @abstractmethod
     def indicator(self, weights: FloatArray) -> FloatArray:
@@ -75,9 +83,9 @@ class Cuts(ABC):
         y : (G,) array
         """
         problem = self.problem
-        image = problem.curvature @ weights
-        constant = problem.constant - 0.5 * float(np.vdot(weights, image))
-        return self.slopes(problem.cross - image, constant, y)
+        point = dual_point(problem.curvature, problem.cross, problem.constant, weights)
+        constant, slope = self.slopes(point, y)
+        return point.value - point.margin + constant, slope
 
     def relaxed_value(self, weights: FloatArray, y: FloatArray) -> float:
         """Objective of the continuous relaxation at weights (D, O) and indicators (G,)."""
@@ -92,9 +100,9 @@ class PerspectiveCuts(Cuts):
         """See :class:`Cuts`."""
         return best_weights(self.problem, y, pause=self.pause)
 
-    def slopes(self, v: FloatArray, constant: float, y: FloatArray) -> tuple[float, FloatArray]:
+    def slopes(self, point: DualPoint, y: FloatArray) -> tuple[float, FloatArray]:
         """See :class:`Cuts`."""
-        return constant, -self.problem.term.shrinkage_conjugate(self.problem.by_group(v))
+        return 0.0, -shrinkage_conjugate(self.problem.term, point, self.partition)
 
     def indicator(self, weights: FloatArray) -> FloatArray:
         """See :class:`Cuts`."""
@@ -119,20 +127,20 @@ class BigMCuts(Cuts):
         self.big_m = valid_bounds(problem, upper)
         if not np.isfinite(self.big_m).all():
             raise InputError("the big-M form needs a bound M: none follows from loss and φ")
-        self.partition = Partition(np.full(problem.groups, problem.block * problem.outputs))
 
     def minimiser(self, y: FloatArray) -> FloatArray:
         """See :class:`Cuts`."""
         return best_weights(self.problem, y, limit=self._box(y), pause=self.pause)
 
-    def slopes(self, v: FloatArray, constant: float, y: FloatArray) -> tuple[float, FloatArray]:
+    def slopes(self, point: DualPoint, y: FloatArray) -> tuple[float, FloatArray]:
         """See :class:`Cuts`."""
         supremum, multiplier = prox_search.conjugate_in_box(
             self.problem.term.take(np.ones(self.problem.groups, bool)),
-            *(np.abs(v).ravel(), self._box(y).ravel(), self.partition.layout),
+            *(raised(point), self._box(y).ravel(), self.partition.layout),
         )
         slope = self.partition.sum(self.big_m.ravel() * multiplier)
-        return constant - float((supremum - slope * y).sum()), -slope
+        rounding = unit(point.v.size) * float((np.abs(supremum) + slope * y).sum())
+        return -float((supremum - slope * y).sum()) - rounding, -slope
 
     def indicator(self, weights: FloatArray) -> FloatArray:
         """Largest |w|/M."""
