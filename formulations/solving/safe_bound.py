@@ -6,10 +6,10 @@ else, it is decided by how much it may be.
 
 **The constant.** With the unit roundoff u = 2⁻⁵³, a sum or inner product of n terms, in whatever
 order it is added up, is off by at most γ_n·Σ|terms|, γ_n = n·u/(1 − n·u), and a matrix product with
-inner dimension n by at most γ_n·‖A‖_F·‖B‖_F in the Frobenius norm (Higham, "Accuracy and Stability
-of Numerical Algorithms", 2nd edition, 2002, equations 3.5 and 3.13). :func:`unit` is (n + 8)·2u:
-the 8 for the few operations before and after the sum, the factor 2 for γ_n instead of n·u and for
-the rounding of the margins themselves, which are sums of positive numbers. It holds for n < 2⁵⁰.
+inner dimension n by at most γ_n·|A||B|, entry by entry (Higham, "Accuracy and Stability of
+Numerical Algorithms", 2nd edition, 2002, equations 3.5 and 3.13). :func:`unit` is (n + 8)·2u: the 8
+for the few operations before and after the sum, the factor 2 for γ_n instead of n·u and for the
+rounding of the margins themselves, which are sums of positive numbers. It holds for n < 2⁵⁰.
 
 **The bound.** A node keeps the groups K for good and leaves the groups F free; the others are gone.
 With the Hessian H of loss and shrinkage and Δ = blockdiag(Δ_j), 0 ⪯ Δ, M = H − Δ ⪰ 0, Δ_j = 0 for
@@ -23,11 +23,11 @@ For any V, with v = B − M·V, convexity of the first term gives
     ≥ c₀ − ½⟨V, M V⟩ − ⟨v_K, V_K⟩ + Σ_K c_j − ½‖v_K‖²/μ − ⟨s, V_F⟩
       − Σ_F max(0, ½⟨v_j − s_j, Δ_j⁻¹(v_j − s_j)⟩ − c_j),        s = H_FK H_KK⁻¹ v_K,
 
-where μ ≤ λ_min(H_KK). The residual v_K would vanish in exact arithmetic; s, of which nothing but
-‖s‖ ≤ ‖H_FK‖·‖v_K‖/μ is used, is what a residual can still do through the free groups. (Minimise
-the quadratic around V over W_K first: what is left of it is ½⟨·, (H_FF − Δ_F − H_FK H_KK⁻¹
-H_KF)·⟩ ⪰ 0, and a linear term in s.) A node without free groups is the refit of a support, and the
-bound is q(V) − ½‖v_K‖²/μ with the quadratic q of the refit.
+where μ ≤ λ_min(H_KK). The residual v_K would vanish in exact arithmetic; s is what a residual can
+still do through the free groups. Nothing but its norm is used: H_FK H_KK⁻¹ H_KF ⪯ H_FF − Δ_F gives
+‖s‖² ≤ ‖H_FF‖·‖v_K‖²/μ. (Minimise the quadratic around V over W_K first: what is left of it is
+½⟨·, (H_FF − Δ_F − H_FK H_KK⁻¹ H_KF)·⟩ ⪰ 0, and a linear term in s.) A node without free groups is
+the refit of a support, and the bound is q(V) − ½‖v_K‖²/μ with the quadratic q of the refit.
 
 Other terms keep their own φ for the kept groups too: then v_K meets φ* like all others, and
 :func:`dual_point` and :func:`shrinkage_conjugate` are all that is needed.
@@ -196,29 +196,28 @@ def fenchel(
     shape = (nodes, groups, block, weights.shape[2])
     rounding = unit(*weights.shape[1:])
     own = xp.where(free[:, :, None, None], delta, 0 * delta)
-    parts = xp.reshape(weights, shape)
+    parts, size = xp.reshape(weights, shape), xp.abs(weights)
     image = hessian @ weights - xp.reshape(own @ parts, weights.shape)
-    v = xp.reshape(cross - image, shape)
-    length, size = _norm(xp, weights), _norm(xp, hessian)
-    spread = rounding * (_norm(xp, cross) + 2 * size * length)  # 0 ⪯ Δ ⪯ H
+    summed = xp.abs(hessian) @ size + xp.reshape(xp.abs(own) @ xp.abs(parts), weights.shape)
+    spread = rounding * (xp.abs(cross) + summed)  # of v, entry by entry
+    v, spread = xp.reshape(cross - image, shape), xp.reshape(spread, shape)
     value = constant - 0.5 * _inner(xp, weights, image)
-    margin = rounding * (abs(constant) + length * _norm(xp, image)) + 0.5 * spread * length
-    kept = xp.where(free, 0 * v[:, :, 0, 0], 0 * v[:, :, 0, 0] + 1)
-    rest = v * kept[:, :, None, None]
-    fixed = parts * kept[:, :, None, None]
-    value = value - _inner(xp, rest, fixed)
+    margin = rounding * (abs(constant) + _inner(xp, size, xp.abs(image)))
+    margin = margin + 0.5 * _inner(xp, xp.abs(parts), spread)
+    kept = xp.where(free, 0 * v[:, :, 0, 0], 0 * v[:, :, 0, 0] + 1)[:, :, None, None]
+    value = value - _inner(xp, v * kept, parts)
+    margin = margin + _inner(xp, (spread + rounding * xp.abs(v)) * kept, xp.abs(parts))
     # what a residual in the kept rows can do, by itself and through the free groups
-    any_kept = xp.max(kept, axis=1)
-    residual = (_norm(xp, rest) + spread) * any_kept
-    shift = _coupling(xp, hessian, kept, block) * residual / least
-    margin = margin + spread * _norm(xp, fixed) + rounding * residual * _norm(xp, fixed)
-    margin = margin + residual**2 / (2 * least) + shift * length
-    conjugate = square_conjugate(v, own, free, spread + shift)
+    residual = _norm(xp, (xp.abs(v) + spread) * kept)
+    margin = margin + residual**2 / (2 * least)
+    shift = (_norm(xp, hessian) / least) ** 0.5 * residual
+    margin = margin + shift * _norm(xp, parts * (1 - kept))
+    conjugate = square_conjugate(v, own, free, spread, shift)
     margin = margin + unit(groups) * xp.sum(conjugate, axis=1)
     return Fenchel(value, conjugate, margin)
 
 
-def square_conjugate(v: Array, delta: Array, free: Array, spread: Array) -> Any:
+def square_conjugate(v: Array, delta: Array, free: Array, spread: Array, shift: Array) -> Any:
     """½⟨v_j, Δ_j⁻¹ v_j⟩ of every free group, from above, (N, J); 0 of the others.
 
     With x near Δ⁻¹v and r = v − Δx the exact value is ⟨v, x⟩ − ½⟨x, Δx⟩ + ½⟨r, Δ⁻¹r⟩, whatever x:
@@ -230,8 +229,10 @@ def square_conjugate(v: Array, delta: Array, free: Array, spread: Array) -> Any:
     v : (N, J, b, O) array
     delta : (N, J, b, b) array
     free : (N, J) bool array
-    spread : (N,) array
-        By how much v may be off, ‖·‖_F of all groups together.
+    spread : (N, J, b, O) array
+        By how much the entries of v may be off.
+    shift : (N,) array
+        By how much more v may be off, ‖·‖_F of all groups together.
     """
     xp = array_namespace(v)
     rounding = unit(*v.shape[2:])
@@ -249,9 +250,10 @@ def square_conjugate(v: Array, delta: Array, free: Array, spread: Array) -> Any:
     value = xp.sum(v * x - 0.5 * x * image, axis=axes)
     magnitude = xp.sum(xp.abs(v * x) + xp.abs(x * image), axis=axes)
     length = xp.sum(x * x, axis=axes) ** 0.5
-    off = xp.sum((v - image) ** 2, axis=axes) ** 0.5 + rounding * largest * length
-    off = off + spread[:, None]
-    conjugate = value + rounding * magnitude + spread[:, None] * length + off**2 / (2 * least)
+    off = xp.sum((xp.abs(v - image) + spread) ** 2, axis=axes) ** 0.5
+    off = off + rounding * largest * length + shift[:, None]
+    first = xp.sum(spread * xp.abs(x), axis=axes) + shift[:, None] * length
+    conjugate = value + rounding * magnitude + first + off**2 / (2 * least)
     conjugate = xp.where(sound, conjugate, 0 * conjugate + float("inf"))
     return xp.where(free, conjugate, 0 * one)
 
@@ -265,11 +267,3 @@ def _inner(xp: Any, a: Array, b: Array) -> Any:
     """⟨a, b⟩ of every node, (N,), the rows first: off by unit(D, O)·‖a‖·‖b‖ at most."""
     products = a * b
     return xp.sum(xp.sum(xp.reshape(products, (a.shape[0], -1, a.shape[-1])), axis=1), axis=1)
-
-
-def _coupling(xp: Any, hessian: Array, kept: Array, block: int) -> Any:
-    """‖H_FK‖_F of every node, (N,)."""
-    nodes, groups = kept.shape
-    shape = (nodes, groups, block, groups, block)
-    squares = xp.sum(xp.reshape(hessian * hessian, shape), axis=(2, 4))
-    return xp.sum((1 - kept)[:, :, None] * squares * kept[:, None, :], axis=(1, 2)) ** 0.5
