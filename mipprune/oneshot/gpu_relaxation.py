@@ -56,7 +56,7 @@ class BatchedNewton:
         self.problem, self.tolerance, self.pause = problem, tolerance, lambda: None
         self.hessian = self._tensor(problem.hessian)
         self.cross = self._tensor(problem.cross)
-        groups, block = problem.groups, problem.block
+        block = problem.block
         self.price = self._tensor(problem.price)
         own = 2 * problem.ridge
         self.delta = self._tensor(own[:, None, None] * np.eye(block))

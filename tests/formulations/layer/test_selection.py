@@ -136,7 +136,8 @@ def test_the_root_of_a_stack_is_that_of_its_block_diagonal_problem(seed, readers
     root = Node.root(layers.groups)
     IndicatorNewton(Stack(shares, price), most, 1e-9).evaluate([root], np.inf)
     expected = relax(whole, cardinality=most, tolerance=1e-8).bound
-    assert root.bound == pytest.approx(expected, rel=1e-5, abs=1e-7 * layers.constant)
+    # either may stop some 1e-5 below its own minimum: the bounds of both are valid
+    assert root.bound == pytest.approx(expected, rel=1e-4, abs=1e-7 * layers.constant)
 
 
 @settings(max_examples=10, deadline=None)
