@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.metadata
 import importlib.util
 import inspect
 import pkgutil
 import re
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +95,6 @@ def _announced(out: list[str]) -> bool:
 
 
 # literals, roles, and words set strong or emphasised
-# literals, roles, and words set strong or emphasised
 _CODE = re.compile(
     r"(``.*?``|:[\w:]+:`[^`]*`|`[^`]*`"
     r"|(?<![\w*])\*\*\w[^*]*\*\*(?![\w*])|(?<![\w*])\*\w[^*]*\*(?![\w*]))"
@@ -117,13 +118,30 @@ def _words(app: Any, doctree: nodes.document) -> None:
     for reference in list(doctree.findall(addnodes.pending_xref)):
         if not reference.get("refspecific"):
             continue
-        target = reference["reftarget"]
-        found = getattr(sys.modules.get(reference.get("py:module") or ""), target, None)
+        module, target = reference.get("py:module") or "", reference["reftarget"]
+        found = getattr(sys.modules.get(module), target, None)
         if inspect.isclass(found):
-            reference["reftarget"] = f"{found.__module__}.{found.__qualname__}"
-            reference["refspecific"] = False
+            home = f"{found.__module__}.{found.__qualname__}"
+        else:
+            home = _imports(module).get(target)
+        if home:
+            reference["reftarget"], reference["refspecific"] = home, False
         elif target[:1].islower():
             reference.replace_self(reference.children)
+
+
+@cache
+def _imports(module: str) -> dict[str, str]:
+    """What the names of a module's imports are, those for type checkers too."""
+    if module not in sys.modules:
+        return {}
+    tree = ast.parse(Path(sys.modules[module].__file__ or "").read_text(encoding="utf-8"))
+    return {
+        name.asname or name.name: f"{node.module}.{name.name}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+        for name in node.names
+    }
 
 
 def _home(app: Any, env: Any, reference: addnodes.pending_xref, content: Any) -> Any:

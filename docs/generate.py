@@ -30,7 +30,8 @@ from mipprune.config.train import Config
 from mipprune.config.valley import ValleyConfig
 from mipprune.methods import registry
 
-FOLDER = Path(__file__).parent / "generated"
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "docs" / "generated"
 PACKAGES = ("formulations", "mipprune")
 
 
@@ -38,6 +39,7 @@ def write() -> None:
     """Write all generated pages; those that are as they were keep their time."""
     pages = {f"api/{n}.rst": text for package in PACKAGES for n, text in module_pages(package)}
     pages |= {"settings.md": settings_page(), "commands.md": commands_page()}
+    pages["start.md"] = start_page()
     for old in FOLDER.rglob("*.*"):
         if str(old.relative_to(FOLDER)) not in pages:
             old.unlink()
@@ -46,6 +48,16 @@ def write() -> None:
         path = FOLDER / name
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")
+
+
+def start_page() -> str:
+    """README, its links as they are from here."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    moved = {"docs/": "../", "CONTRIBUTING.md": "../extending.md", "CHANGELOG.md": "../changes.md"}
+    moved |= {"examples/": "../../examples/", "CITATION.cff": "../../CITATION.cff"}
+    for target, place in moved.items():
+        text = text.replace(f"]({target}", f"]({place}")
+    return text
 
 
 # ---- interface ----------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ class Exact(Protocol):
 
 
 class Chosen(NamedTuple):
-    """The same, of a problem whose solutions are not :class:`Solution`s."""
+    """The same, of a problem whose solution is no :class:`Solution`."""
 
     bound: float
     support: BoolArray
