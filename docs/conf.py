@@ -116,7 +116,7 @@ def _read(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[st
 def _words(app: Any, doctree: nodes.document) -> None:
     """A class in a docstring's types is what its module calls so; other words refer to nothing."""
     for reference in list(doctree.findall(addnodes.pending_xref)):
-        if not reference.get("refspecific"):
+        if not reference.hasattr("refspecific"):  # neither of a signature nor of a type
             continue
         module, target = reference.get("py:module") or "", reference["reftarget"]
         found = getattr(sys.modules.get(module), target, None)
@@ -125,8 +125,8 @@ def _words(app: Any, doctree: nodes.document) -> None:
         else:
             home = _imports(module).get(target)
         if home:
-            reference["reftarget"], reference["refspecific"] = home, False
-        elif target[:1].islower():
+            reference["reftarget"] = home
+        elif reference["refspecific"] and target[:1].islower():
             reference.replace_self(reference.children)
 
 
