@@ -154,7 +154,7 @@ def _same_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     Older versions had other settings: what only they knew changes nothing now, and what they did
     not know was what its default is.
     """
-    defaults = _flat(PruneConfig().model_dump(mode="json"))
+    defaults = _flat(PruneConfig.model_validate({}).model_dump(mode="json"))
     own, old = _flat(now), _flat(before)
     return all(value == old.get(key, defaults.get(key)) for key, value in own.items())
 

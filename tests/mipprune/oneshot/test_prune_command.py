@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+import yaml
 from tasks import small_network
 from typer.testing import CliRunner
 
@@ -104,6 +105,26 @@ def test_a_stopped_run_goes_on_to_the_same_network(padded, tmp_path):
     assert not any("calibration" in line for line in lines)
     assert same(tmp_path / "whole/pruned", tmp_path / "cut/pruned")
     assert result["channels"] == whole["channels"]
+
+
+def test_a_run_of_an_older_version_goes_on_and_one_with_other_settings_does_not(dense, tmp_path):
+    def stop(line):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(dense, tmp_path, "name=old", "method=magnitude-l2", report=stop)
+    file = tmp_path / "old/config.yaml"
+    settings = yaml.safe_load(file.read_text())
+    del settings["trials"]  # it is another than the default
+    file.write_text(yaml.safe_dump(settings))
+    with pytest.raises(InputError, match="other settings"):
+        run(dense, tmp_path, "name=old", "method=magnitude-l2", resume=True)
+    del settings["recalibrate"], settings["budget"]["floor"]  # these are at their defaults
+    file.write_text(yaml.safe_dump({**settings, "trials": 20, "forgotten": True}))
+    words = ["name=old", "method=magnitude-l2"]
+    with pytest.raises(InputError, match="other settings"):
+        run(dense, tmp_path, *words, "images=61", resume=True)
+    assert run(dense, tmp_path, *words, resume=True)["method"] == "magnitude-l2"
 
 
 @pytest.mark.parametrize("method", ["spr-score", "magnitude-l1", "group-norm", "taylor", "random"])
