@@ -208,7 +208,7 @@ class PruneResult:
         folder.mkdir(parents=True)
         layout = RunLayout(folder)
         found = {DENSE: self._measures(self.dense), PRUNED: self._measures(self.network)}
-        if hasattr(self.dense, "architecture"):
+        if isinstance(getattr(self.dense, "architecture", None), dict):  # of mipprune.models
             config = self.settings.model_dump(mode="json") | {"source": None}
             source = DataConfig.model_validate(dict(data)).source() if data else {}
             write_atomic(layout.config, yaml.safe_dump(config, sort_keys=False).encode())
