@@ -97,6 +97,7 @@ def test_a_network_of_ones_own_is_saved_as_tensors_and_what_was_kept(result, tmp
         result.save(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_network_of_mipprune_is_pruned_as_the_command_does_it(images, tmp_path):
     network = small_network("resnet8", width=6)
     checkpoint.save(tmp_path / "dense", network, data={"name": "digits", "path": None})

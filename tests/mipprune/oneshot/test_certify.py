@@ -73,6 +73,7 @@ def test_a_certificate_agrees_with_enumeration(pair, tmp_path):
     assert row["worse"] == pytest.approx(made / min(values.values()) - 1, abs=2e-3)
 
 
+@pytest.mark.slow
 def test_channels_of_a_stage_are_judged_as_one_choice_of_all_their_readers(pair, tmp_path):
     folder, network, groups, kept = pair
     names = ["layer1.0.conv1", "layer2.0.shortcut.0", "layer2.0.conv1"]

@@ -66,6 +66,7 @@ def same(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shortcut", ["A", "B"])
 def test_the_budget_is_met_and_a_second_run_gives_the_same_network(request, tmp_path, shortcut):
     dense = request.getfixturevalue({"A": "padded", "B": "dense"}[shortcut])
@@ -82,6 +83,7 @@ def test_the_budget_is_met_and_a_second_run_gives_the_same_network(request, tmp_
     assert first["pruned"]["accuracy"] > first["accuracy_removed"]
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_to_the_same_network(padded, tmp_path):
     dense, whole = padded, run(padded, tmp_path, "name=whole")
     stops = [
@@ -174,6 +176,7 @@ def test_a_network_whose_channels_are_all_shared_is_refused(tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_inner_candidates_leave_the_channels_of_the_stages(dense, tmp_path):
     result = run(dense, tmp_path, "budget.macs=0.6", "candidates=inner")
     assert "conv1" not in result["layers"]
@@ -195,6 +198,7 @@ def test_the_command_prunes_and_writes_json(dense, tmp_path):
 
 
 # cloudpickle looks for functions in every module there is, deprecated ones too
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_two_dask_workers_give_what_this_process_gives():
     pytest.importorskip("distributed", reason="dask is not installed: pip install mipprune[dask]")
