@@ -1,4 +1,6 @@
-"""What other packages add by name: the entry points of a group.
+"""What has a name: what our own modules declare, and what other packages add by entry points.
+
+Names are to be had without importing what they name: a command line completes them.
 
 A package announces an object in its ``pyproject.toml``, here the term ``cube``::
 
@@ -10,6 +12,10 @@ and, once it is installed, the name is found wherever such a name is asked for.
 
 from __future__ import annotations
 
+import ast
+import importlib
+from functools import cache
+from importlib import resources
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -42,6 +48,79 @@ def load(group: str, name: str) -> Any:
             f"{name}, the entry point {point.value} of {group}, does not load: "
             f"{type(error).__name__}: {reason}"
         ) from error
+
+
+@cache
+def declared(package: str, variable: str) -> dict[str, Any]:
+    """What the modules of a package say by a literal, read off their text: none is imported.
+
+    Parameters
+    ----------
+    package : str
+        Such as ``mipprune.models``.
+    variable : str
+        Set at the top of a module, to a literal: a tuple of names, a dictionary.
+
+    Returns
+    -------
+    dict
+        Value by the module's full name, in the order of these.
+    """
+    found = {}
+    for file in sorted(resources.files(package).iterdir(), key=lambda file: file.name):
+        if not file.name.endswith(".py"):
+            continue
+        for line in ast.parse(file.read_text(encoding="utf-8")).body:
+            match line:
+                case ast.Assign(targets=[ast.Name(id=name)], value=value) if name == variable:
+                    found[f"{package}.{file.name.removesuffix('.py')}"] = ast.literal_eval(value)
+    return found
+
+
+class Shelf:
+    """Objects of one kind by name, each with the names of its options.
+
+    Those of a package's own modules are declared by ``variable``, a dictionary at the top of the
+    module, from a name to the tuple of its options; the module is the object. Those of other
+    packages are entry points; their options are their attribute ``OPTIONS``, if they have one.
+
+    Parameters
+    ----------
+    package, variable : str
+        As :func:`declared` takes them.
+    group : str
+        Of the entry points.
+    """
+
+    def __init__(self, package: str, variable: str, group: str) -> None:
+        self.package, self.variable, self.group = package, variable, group
+
+    def _own(self) -> dict[str, tuple[str, tuple[str, ...]]]:
+        modules = declared(self.package, self.variable)
+        return {name: (m, options) for m, of in modules.items() for name, options in of.items()}
+
+    def names(self) -> tuple[str, ...]:
+        """All names, without importing anything."""
+        own = self._own()
+        return (*own, *(name for name in names(self.group) if name not in own))
+
+    def is_own(self, name: str) -> bool:
+        """Whether one of the package's modules declares the name."""
+        return name in self._own()
+
+    def find(self, name: str) -> tuple[Any, tuple[str, ...]]:
+        """The object of a name and the names of its options.
+
+        Raises
+        ------
+        InputError
+            As :func:`load`.
+        """
+        if self.is_own(name):
+            module, options = self._own()[name]
+            return importlib.import_module(module), options
+        found = load(self.group, name)
+        return found, tuple(getattr(found, "OPTIONS", ()))
 
 
 def _found(group: str) -> dict[str, EntryPoint]:

@@ -7,6 +7,7 @@ all those before. Three dense blocks with transitions between them.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,11 +16,17 @@ from torch.nn import functional as F
 from formulations.errors import InputError
 from mipprune.models.parts import Widths, conv, initialise
 
+MODELS = {
+    "densenet40": ("growth",),
+    "densenet40-bc": ("growth",),
+    "densenet100-bc": ("growth",),
+}
+
 
 class DenseLayer(nn.Module):
     """BatchNorm, ReLU, 3×3 convolution; with an inner width, behind a 1×1 one of the same form."""
 
-    def __init__(self, inputs: int, inner: int | None, outputs: int):
+    def __init__(self, inputs: int, inner: int | None, outputs: int) -> None:
         super().__init__()
         self.bn1 = nn.BatchNorm2d(inputs)
         if inner is None:
@@ -30,6 +37,7 @@ class DenseLayer(nn.Module):
         self.bottleneck = inner is not None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, inputs, H, W) to (N, outputs, H′, W′), smaller by the stride."""
         new = self.conv1(F.relu(self.bn1(x)))
         if self.bottleneck:
             new = self.conv2(F.relu(self.bn2(new)))
@@ -39,11 +47,12 @@ class DenseLayer(nn.Module):
 class Transition(nn.Module):
     """BatchNorm, ReLU, 1×1 convolution and an average pooling that rounds up."""
 
-    def __init__(self, inputs: int, outputs: int):
+    def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         self.bn, self.conv = nn.BatchNorm2d(inputs), conv(inputs, outputs, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, inputs, H, W) to (N, outputs, H′, W′), smaller by the stride."""
         return F.avg_pool2d(self.conv(F.relu(self.bn(x))), 2, ceil_mode=True)
 
 
@@ -80,7 +89,7 @@ class DenseNet(nn.Module):
         classes: int,
         growth: int = 12,
         widths: Widths | None = None,
-    ):
+    ) -> None:
         super().__init__()
         per_layer = 2 if compact else 1
         if depth < 4 + 3 * per_layer or (depth - 4) % (3 * per_layer):
@@ -112,3 +121,9 @@ class DenseNet(nn.Module):
         x = self.transition1(self.dense1(self.conv1(x)))
         x = self.dense3(self.transition2(self.dense2(x)))
         return self.fc(F.adaptive_avg_pool2d(F.relu(self.bn(x)), 1).flatten(1))
+
+
+def build(name: str, shape: Sequence[int], classes: int, **options: Any) -> nn.Module:
+    """A network by its name: see :func:`mipprune.models.registry.build`."""
+    depth, _, form = name.removeprefix("densenet").partition("-")
+    return DenseNet(int(depth), form == "bc", shape, classes, **options)

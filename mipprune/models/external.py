@@ -17,12 +17,16 @@ from torch import nn
 
 from formulations.errors import InputError
 
+# no name of its own; a pattern of names, and their options
+FURTHER = (r"(torchvision|timm):.+", ("pretrained",))
 PACKAGES = ("torchvision", "timm")
+# a pruned network is rebuilt from the shapes of all its tensors
+SIZES = "shapes"
 
 Shapes = Mapping[str, Sequence[int]]
 
 
-def build_foreign(
+def build(
     name: str,
     shape: Sequence[int],
     classes: int,

@@ -6,6 +6,7 @@ Its sister LeNet-300-100 is a :class:`mipprune.models.mlp.MLP`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,6 +14,9 @@ from torch.nn import functional as F
 
 from formulations.errors import InputError
 from mipprune.models.parts import Widths
+
+MODELS = {"lenet-5": ()}
+
 
 # Below this side, 5×5 convolutions without padding leave less than a pixel for the poolings.
 _UNPADDED = 16
@@ -31,7 +35,7 @@ class LeNet5(nn.Module):
         Outputs by layer name (``conv1``, ``conv2``, ``fc1``) where they differ from that.
     """
 
-    def __init__(self, shape: Sequence[int], classes: int, widths: Widths | None = None):
+    def __init__(self, shape: Sequence[int], classes: int, widths: Widths | None = None) -> None:
         super().__init__()
         channels, *sides = shape
         if min(sides) < 4:
@@ -50,3 +54,8 @@ class LeNet5(nn.Module):
         x = F.max_pool2d(F.relu(self.conv1(x)), 2)
         x = F.max_pool2d(F.relu(self.conv2(x)), 2)
         return self.fc2(F.relu(self.fc1(x.flatten(1))))
+
+
+def build(name: str, shape: Sequence[int], classes: int, **options: Any) -> nn.Module:
+    """A network by its name: see :func:`mipprune.models.registry.build`."""
+    return LeNet5(shape, classes, **options)

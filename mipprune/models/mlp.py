@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import nn
+
+MODELS = {"mlp": ("hidden",), "lenet-300-100": ()}
 
 
 class MLP(nn.Module):
@@ -30,7 +33,7 @@ class MLP(nn.Module):
         classes: int,
         hidden: Sequence[int] = (256, 128),
         widths: Mapping[str, int] | None = None,
-    ):
+    ) -> None:
         super().__init__()
         widths = dict(widths or {})
         sizes = [math.prod(shape)]
@@ -46,3 +49,10 @@ class MLP(nn.Module):
         for layer in self.layers[:-1]:
             x = torch.relu(layer(x))
         return self.layers[-1](x)
+
+
+def build(name: str, shape: Sequence[int], classes: int, **options: Any) -> nn.Module:
+    """A network by its name: see :func:`mipprune.models.registry.build`."""
+    if name == "lenet-300-100":
+        return MLP(shape, classes, (300, 100), **options)
+    return MLP(shape, classes, **options)

@@ -7,6 +7,7 @@ convolution and the second stage have stride 1 instead of 2, as is usual on CIFA
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,6 +15,9 @@ from torch.nn import functional as F
 
 from formulations.errors import InputError
 from mipprune.models.parts import ResidualBlock, Widths, initialise, joined
+
+MODELS = {"mobilenet-v2": ("multiplier",)}
+
 
 # Expansion t, channels c, blocks n and stride s of every stage.
 _STAGES = (
@@ -52,7 +56,7 @@ class InvertedResidual(ResidualBlock):
         expand: bool,
         shortcut: bool,
         name: str,
-    ):
+    ) -> None:
         layers = ["conv.0.0", "conv.1.0", "conv.2"] if expand else ["conv.0.0", "conv.1"]
         inner_widths = dict.fromkeys(layers[:-1], inner)
         super().__init__({**inner_widths, layers[-1]: outputs}, ("conv",) if shortcut else ())
@@ -70,9 +74,11 @@ class InvertedResidual(ResidualBlock):
             )
 
     def bypass(self, x: torch.Tensor) -> torch.Tensor:
+        """See :meth:`ResidualBlock.bypass`."""
         return x
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, inputs, H, W) to (N, outputs, H′, W′), smaller by the stride."""
         if not self.shortcut:
             return self.conv(x)
         return x + self.conv(x) if self.branch else x
@@ -104,7 +110,7 @@ class MobileNetV2(nn.Module):
         classes: int,
         multiplier: float = 1.0,
         widths: Widths | None = None,
-    ):
+    ) -> None:
         super().__init__()
         widths = dict(widths or {})
         plain = _round(_FIRST * multiplier)
@@ -138,7 +144,9 @@ class MobileNetV2(nn.Module):
         return self.classifier(F.adaptive_avg_pool2d(self.features(x), 1).flatten(1))
 
 
-def _conv_norm(inputs, outputs, kernel, stride=1, groups=1) -> nn.Sequential:
+def _conv_norm(
+    inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1
+) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
         nn.BatchNorm2d(outputs),
@@ -150,3 +158,8 @@ def _round(channels: float) -> int:
     """The nearest multiple of 8, at least 8, and at least 90 % of the number itself."""
     nearest = max(8, int(channels + 4) // 8 * 8)
     return nearest + 8 if nearest < 0.9 * channels else nearest
+
+
+def build(name: str, shape: Sequence[int], classes: int, **options: Any) -> nn.Module:
+    """A network by its name: see :func:`mipprune.models.registry.build`."""
+    return MobileNetV2(shape, classes, **options)

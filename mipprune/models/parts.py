@@ -34,7 +34,7 @@ class ResidualBlock(nn.Module):
         The same names, none once the branch has been removed or where it cannot be.
     """
 
-    def __init__(self, widths: Widths, branch: tuple[str, ...]):
+    def __init__(self, widths: Widths, branch: tuple[str, ...]) -> None:
         super().__init__()
         self.widths = dict(widths)
         self.branch = branch if all(self.widths.values()) else ()
@@ -50,7 +50,7 @@ class ZeroPadShortcut(nn.Module):
     In a full network low = high; after pruning each side has lost its own channels.
     """
 
-    def __init__(self, inputs: int, low: int, high: int):
+    def __init__(self, inputs: int, low: int, high: int) -> None:
         super().__init__()
         if low < 0 or high < 0:
             raise InputError(f"a zero-padding shortcut cannot pad by {low} and {high} channels")
@@ -61,6 +61,7 @@ class ZeroPadShortcut(nn.Module):
         return F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.low, self.high))
 
     def extra_repr(self) -> str:
+        """What its line in a printed network says."""
         return f"{self.inputs}, low={self.low}, high={self.high}"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from formulations.arrays import FloatArray
 from formulations.errors import InputError
 from formulations.relu.network import Network
 from mipprune.models.mlp import MLP
@@ -63,11 +64,11 @@ def _linear_layers(module: nn.Module) -> list[nn.Linear]:
     return found
 
 
-def _array(tensor: torch.Tensor):
+def _array(tensor: torch.Tensor) -> FloatArray:
     return tensor.detach().to("cpu", torch.float64).numpy()
 
 
-def _bias(layer: nn.Linear):
+def _bias(layer: nn.Linear) -> FloatArray:
     if layer.bias is None:
         return torch.zeros(layer.out_features, dtype=torch.float64).numpy()
     return _array(layer.bias)

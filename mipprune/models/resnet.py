@@ -8,6 +8,9 @@ torchvision for ImageNet.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -15,17 +18,32 @@ from torch.nn import functional as F
 from formulations.errors import InputError
 from mipprune.models.parts import ResidualBlock, Widths, ZeroPadShortcut, conv, initialise, joined
 
+MODELS = {
+    "resnet8": ("shortcut", "width"),
+    "resnet14": ("shortcut", "width"),
+    "resnet20": ("shortcut", "width"),
+    "resnet32": ("shortcut", "width"),
+    "resnet44": ("shortcut", "width"),
+    "resnet56": ("shortcut", "width"),
+    "resnet110": ("shortcut", "width"),
+    "resnet18": ("width",),
+    "resnet34": ("width",),
+    "resnet50": ("width",),
+}
+IMAGENET = ("resnet18", "resnet34", "resnet50")
+
 
 class BasicBlock(ResidualBlock):
     """Two 3×3 convolutions and a shortcut."""
 
-    def __init__(self, inputs: int, inner: int, outputs: int, stride: int):
+    def __init__(self, inputs: int, inner: int, outputs: int, stride: int) -> None:
         super().__init__({"conv1": inner, "conv2": outputs}, ("conv1", "bn1", "conv2", "bn2"))
         if self.branch:
             self.conv1, self.bn1 = conv(inputs, inner, 3, stride), nn.BatchNorm2d(inner)
             self.conv2, self.bn2 = conv(inner, outputs, 3), nn.BatchNorm2d(outputs)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, inputs, H, W) to (N, outputs, H′, W′), smaller by the stride."""
         shortcut = self.bypass(x)
         if not self.branch:
             return F.relu(shortcut)
@@ -36,11 +54,14 @@ class BasicBlock(ResidualBlock):
 class CifarBlock(BasicBlock):
     """Basic block whose shortcut is the identity, a zero padding (A) or a projection (B)."""
 
-    def __init__(self, inputs: int, inner: int, outputs: int, stride: int, shortcut: nn.Module):
+    def __init__(
+        self, inputs: int, inner: int, outputs: int, stride: int, shortcut: nn.Module
+    ) -> None:
         super().__init__(inputs, inner, outputs, stride)
         self.shortcut = shortcut
 
     def bypass(self, x: torch.Tensor) -> torch.Tensor:
+        """See :meth:`ResidualBlock.bypass`."""
         return self.shortcut(x)
 
 
@@ -68,7 +89,15 @@ class CifarResNet(nn.Module):
         If the depth is not 6n + 2, or the widths do not fit together.
     """
 
-    def __init__(self, depth, shape, classes, shortcut="B", width=16, widths: Widths | None = None):
+    def __init__(
+        self,
+        depth: int,
+        shape: Sequence[int],
+        classes: int,
+        shortcut: str = "B",
+        width: int = 16,
+        widths: Widths | None = None,
+    ) -> None:
         super().__init__()
         if depth < 8 or (depth - 2) % 6:
             raise InputError(f"a CIFAR ResNet has depth 6n + 2 (8, 14, 20, …): not {depth}")
@@ -115,18 +144,29 @@ class CifarResNet(nn.Module):
 class ImageNetBasicBlock(BasicBlock):
     """Basic block with torchvision's names."""
 
-    def __init__(self, inputs, inner, outputs, stride, downsample: nn.Module | None):
+    def __init__(
+        self, inputs: int, inner: int, outputs: int, stride: int, downsample: nn.Module | None
+    ) -> None:
         super().__init__(inputs, inner, outputs, stride)
         self.downsample = downsample
 
     def bypass(self, x: torch.Tensor) -> torch.Tensor:
+        """See :meth:`ResidualBlock.bypass`."""
         return x if self.downsample is None else self.downsample(x)
 
 
 class Bottleneck(ResidualBlock):
     """1×1, 3×3 (with the stride, as in torchvision), 1×1 convolutions and a shortcut."""
 
-    def __init__(self, inputs, first, second, outputs, stride, downsample: nn.Module | None):
+    def __init__(
+        self,
+        inputs: int,
+        first: int,
+        second: int,
+        outputs: int,
+        stride: int,
+        downsample: nn.Module | None,
+    ) -> None:
         super().__init__(
             {"conv1": first, "conv2": second, "conv3": outputs},
             ("conv1", "bn1", "conv2", "bn2", "conv3", "bn3"),
@@ -138,9 +178,11 @@ class Bottleneck(ResidualBlock):
         self.downsample = downsample
 
     def bypass(self, x: torch.Tensor) -> torch.Tensor:
+        """See :meth:`ResidualBlock.bypass`."""
         return x if self.downsample is None else self.downsample(x)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, inputs, H, W) to (N, outputs, H′, W′), smaller by the stride."""
         shortcut = self.bypass(x)
         if not self.branch:
             return F.relu(shortcut)
@@ -155,7 +197,14 @@ _IMAGENET_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 class ImageNetResNet(nn.Module):
     """ResNet-18, 34 or 50 with torchvision's names. Parameters as :class:`CifarResNet`."""
 
-    def __init__(self, depth, shape, classes, width=64, widths: Widths | None = None):
+    def __init__(
+        self,
+        depth: int,
+        shape: Sequence[int],
+        classes: int,
+        width: int = 64,
+        widths: Widths | None = None,
+    ) -> None:
         super().__init__()
         if depth not in _IMAGENET_BLOCKS:
             raise InputError(f"an ImageNet ResNet has depth 18, 34 or 50: not {depth}")
@@ -196,3 +245,10 @@ class ImageNetResNet(nn.Module):
         x = F.max_pool2d(x, 3, 2, 1)
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return self.fc(F.adaptive_avg_pool2d(x, 1).flatten(1))
+
+
+def build(name: str, shape: Sequence[int], classes: int, **options: Any) -> nn.Module:
+    """A network by its name: see :func:`mipprune.models.registry.build`."""
+    depth = int(name.removeprefix("resnet"))
+    kind = ImageNetResNet if name in IMAGENET else CifarResNet
+    return kind(depth, shape, classes, **options)

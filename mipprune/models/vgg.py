@@ -7,6 +7,7 @@ average, as is usual on CIFAR; torchvision's names of the convolutions.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,6 +15,9 @@ from torch.nn import functional as F
 
 from formulations.errors import InputError
 from mipprune.models.parts import Widths, initialise
+
+MODELS = {"vgg16": ("width",), "vgg19": ("width",)}
+
 
 # Convolutions of each of the five stages and their width in units of the first stage's.
 _STAGES = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
@@ -42,7 +46,7 @@ class VGG(nn.Module):
         classes: int,
         width: int = 64,
         widths: Widths | None = None,
-    ):
+    ) -> None:
         super().__init__()
         if depth not in _STAGES:
             raise InputError(f"a VGG has depth 16 or 19: not {depth}")
@@ -65,3 +69,8 @@ class VGG(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) normalised images to (N, classes) logits."""
         return self.classifier(F.adaptive_avg_pool2d(self.features(x), 1).flatten(1))
+
+
+def build(name: str, shape: Sequence[int], classes: int, **options: Any) -> nn.Module:
+    """A network by its name: see :func:`mipprune.models.registry.build`."""
+    return VGG(int(name.removeprefix("vgg")), shape, classes, **options)

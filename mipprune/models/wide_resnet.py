@@ -7,6 +7,7 @@ stages of n blocks, k times as wide as those of a ResNet (16, 32, 64).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,6 +15,10 @@ from torch.nn import functional as F
 
 from formulations.errors import InputError
 from mipprune.models.parts import ResidualBlock, Widths, conv, initialise, joined
+
+MODELS = {"wrn-16-4": ("width",), "wrn-28-10": ("width",), "wrn-40-2": ("width",)}
+# a pattern of further names, and their options
+FURTHER = (r"wrn-\d{1,4}-\d{1,3}", ("width",))
 
 
 class PreActivationBlock(ResidualBlock):
@@ -23,7 +28,9 @@ class PreActivationBlock(ResidualBlock):
     no part of the branch.
     """
 
-    def __init__(self, inputs: int, inner: int, outputs: int, stride: int, projection: bool):
+    def __init__(
+        self, inputs: int, inner: int, outputs: int, stride: int, projection: bool
+    ) -> None:
         branch = ("conv1", "bn2", "conv2")
         super().__init__(
             {"conv1": inner, "conv2": outputs}, branch if projection else ("bn1", *branch)
@@ -36,9 +43,11 @@ class PreActivationBlock(ResidualBlock):
         self.shortcut = conv(inputs, outputs, 1, stride) if projection else None
 
     def bypass(self, x: torch.Tensor) -> torch.Tensor:
+        """See :meth:`ResidualBlock.bypass`."""
         return x if self.shortcut is None else self.shortcut(F.relu(self.bn1(x)))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, inputs, H, W) to (N, outputs, H′, W′), smaller by the stride."""
         if self.shortcut is None:
             return x + self._residual(F.relu(self.bn1(x))) if self.branch else x
         x = F.relu(self.bn1(x))
@@ -80,7 +89,7 @@ class WideResNet(nn.Module):
         classes: int,
         width: int = 16,
         widths: Widths | None = None,
-    ):
+    ) -> None:
         super().__init__()
         if depth < 10 or (depth - 4) % 6 or factor < 1:
             raise InputError(
@@ -112,3 +121,9 @@ class WideResNet(nn.Module):
         """(N, C, H, W) normalised images to (N, classes) logits."""
         x = self.layer3(self.layer2(self.layer1(self.conv1(x))))
         return self.fc(F.adaptive_avg_pool2d(F.relu(self.bn1(x)), 1).flatten(1))
+
+
+def build(name: str, shape: Sequence[int], classes: int, **options: Any) -> nn.Module:
+    """A network by its name: see :func:`mipprune.models.registry.build`."""
+    depth, factor = map(int, name.split("-")[1:])
+    return WideResNet(depth, factor, shape, classes, **options)

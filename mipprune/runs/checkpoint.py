@@ -21,7 +21,8 @@ from safetensors.torch import save as save_tensors
 from torch import nn
 
 from formulations.errors import InputError
-from mipprune.models.registry import assign_weights, build, describe
+from mipprune.models.registry import build, describe
+from mipprune.models.weights import assign_weights
 from mipprune.runs.files import (
     replace_folder,
     rotate_folder,

@@ -11,7 +11,9 @@ from formulations.errors import InputError
 from mipprune.config.schema import NetworkConfig
 from mipprune.data.registry import Data, load
 from mipprune.distributed.device import pick_device
-from mipprune.models.registry import build, describe, load_weights, options_of
+from mipprune.models.catalogue import options_of
+from mipprune.models.registry import build, describe
+from mipprune.models.weights import load_weights
 from mipprune.runs import checkpoint
 from mipprune.runs.layout import LAST, PRUNED
 

@@ -15,7 +15,9 @@ from formulations.symbolic.catalogue import find
 from mipprune.analysis.compare.rows import Chosen, make_row
 from mipprune.config.compare import CompareConfig
 from mipprune.data.registry import load
-from mipprune.models.registry import IMAGENET, NAMES, build
+from mipprune.models.catalogue import names
+from mipprune.models.registry import build
+from mipprune.models.resnet import IMAGENET
 from mipprune.penalties.group_penalty import GroupPenalty
 from mipprune.runs import checkpoint
 from mipprune.structure.allocation import lowest_removed, uniform
@@ -86,9 +88,9 @@ def _network(source: str) -> tuple[torch.nn.Module, tuple[int, ...]]:
     if Path(source).is_dir():
         network, data = checkpoint.load(Path(source))
         return network, load(**data, device=torch.device("cpu")).shape
-    if source not in NAMES:
+    if source not in names():
         raise InputError(
-            f"budget:{source}: name a checkpoint folder or a model, one of {', '.join(NAMES)}"
+            f"budget:{source}: name a checkpoint folder or a model, one of {', '.join(names())}"
         )
     side, classes = (224, 1000) if source in IMAGENET else (32, 10)
     shape = (3, side, side)

@@ -12,7 +12,8 @@ from torch import nn
 
 from formulations.errors import InputError
 from mipprune.config.schema import ModelConfig
-from mipprune.models.registry import build, describe, options_of
+from mipprune.models.catalogue import options_of
+from mipprune.models.registry import build, describe
 from mipprune.runs import checkpoint
 from mipprune.structure.cost import Cost, count_macs, count_params
 from mipprune.structure.groups import find_groups

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from formulations.errors import InputError
-from mipprune.models.registry import NAMES, build
+from mipprune.models.catalogue import names
+from mipprune.models.registry import build
 from mipprune.structure.cost import count_params
 from mipprune.structure.groups import find_groups
 
@@ -32,7 +33,7 @@ def test_networks_have_their_published_number_of_parameters(name, shape, classes
     assert count_params(network) == parameters
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if n not in ("wrn-28-10", "vgg19")])
+@pytest.mark.parametrize("name", [n for n in names() if n not in ("wrn-28-10", "vgg19")])
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 20, 17)])
 def test_every_model_takes_small_and_odd_images(name, shape):
     network = build({"name": name, "shape": shape, "classes": 7}).eval()

@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 from formulations.errors import InputError
 from mipprune.data.registry import load
 from mipprune.measures.network import accuracy
-from mipprune.models.registry import build, load_weights
+from mipprune.models.registry import build
+from mipprune.models.weights import load_weights
 
 SHARED = Path(os.environ.get("MIPPRUNE_DATA", Path(__file__).parents[3] / ".." / "shared" / "data"))
 needs_data = pytest.mark.skipif(
