@@ -1,4 +1,4 @@
-"""Directional pruning and its SGD twin on digits: do they lie in the same minimum valley?
+"""Directional pruning and its SGD twin on digits: whether they lie in one valley.
 
     python benchmarks/valley.py             prints the table
     python benchmarks/valley.py --record    also benchmarks/results/valley.json, docs/valley.png

@@ -51,14 +51,14 @@ class Data(ABC):
         mean: Sequence[float],
         std: Sequence[float],
         device: torch.device,
-    ):
+    ) -> None:
         self.name, self.classes, self.shape = name, classes, tuple(shape)
         self.device = torch.device(device)
         self.mean, self.std = tuple(mean), tuple(std)
         # x/255 normalised by mean and std, as one multiplication and one addition
-        mean = torch.tensor(mean, device=device).view(1, -1, 1, 1)
-        std = torch.tensor(std, device=device).view(1, -1, 1, 1)
-        self._scale, self._shift = 1 / (255 * std), -mean / std
+        center = torch.tensor(mean, device=device).view(1, -1, 1, 1)
+        spread = torch.tensor(std, device=device).view(1, -1, 1, 1)
+        self._scale, self._shift = 1 / (255 * spread), -center / spread
 
     def normalise(self, images: torch.Tensor) -> torch.Tensor:
         """uint8 (N, C, H, W) to torch's default type, with mean 0 and standard deviation 1."""

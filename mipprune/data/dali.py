@@ -9,10 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
+import torch.utils.dlpack
+from numpy.typing import NDArray
 
+from formulations.arrays import IntArray
 from formulations.errors import InputError
 from mipprune.data.base import Batch
 from mipprune.data.readers import Encoded, Reader
@@ -25,7 +29,7 @@ _SHOWN = 300  # characters of DALI's own words
 def check() -> None:
     """Raise InputError if DALI is not installed."""
     try:
-        import nvidia.dali  # noqa: F401
+        import nvidia.dali  # noqa: F401, PLC0415, an extra
     except ImportError:
         raise InputError(
             'data.decoder=dali needs NVIDIA DALI: pip install "mipprune[dali]", or leave it out'
@@ -35,7 +39,7 @@ def check() -> None:
 def decode_batches(
     reader: Reader,
     transform: Transform,
-    batches: Iterable[np.ndarray],
+    batches: Iterable[IntArray],
     device: torch.device,
     threads: int,
 ) -> Iterator[Batch]:
@@ -46,12 +50,12 @@ def decode_batches(
     InputError
         If an image is damaged.
     """
-    batches = iter(batches)
-    first = next(batches, None)
+    rest = iter(batches)
+    first = next(rest, None)
     if first is None:
         return
-    labels: list[np.ndarray] = []
-    source = _inputs(reader, transform, first, batches, labels)
+    labels: list[IntArray] = []
+    source = _inputs(reader, transform, first, rest, labels)
     pipeline = _pipeline(source, len(first), transform.size, device, threads)
     pipeline.build()
     while True:
@@ -64,14 +68,17 @@ def decode_batches(
             raise InputError(
                 f"DALI could not decode a batch (data.decoder=pillow names the image): {reason}"
             ) from None
-        pixels = torch.from_dlpack(images.as_tensor())
+        pixels = torch.utils.dlpack.from_dlpack(images.as_tensor())
         found = torch.from_numpy(labels.pop(0)).to(device, non_blocking=True)
         yield pixels.permute(0, 3, 1, 2), found
 
 
-def _pipeline(source: Iterator, largest: int, size: int, device: torch.device, threads: int):
-    from nvidia.dali import fn, types
-    from nvidia.dali.pipeline import Pipeline
+def _pipeline(
+    source: Iterator[Any], largest: int, size: int, device: torch.device, threads: int
+) -> Any:
+    """What decodes and resizes, as one graph of DALI's."""
+    from nvidia.dali import fn, types  # noqa: PLC0415, an extra
+    from nvidia.dali.pipeline import Pipeline  # noqa: PLC0415
 
     gpu = device.type == "cuda"
     pipeline = Pipeline(
@@ -107,21 +114,21 @@ def _pipeline(source: Iterator, largest: int, size: int, device: torch.device, t
 def _inputs(
     reader: Reader,
     transform: Transform,
-    first: np.ndarray,
-    rest: Iterator[np.ndarray],
-    labels: list[np.ndarray],
-) -> Iterator[tuple[list[np.ndarray], ...]]:
+    first: IntArray,
+    rest: Iterator[IntArray],
+    labels: list[IntArray],
+) -> Iterator[tuple[list[NDArray[Any]], ...]]:
     """What the pipeline is fed with, and the labels of what it was fed with; read ahead."""
 
-    def read(indices: np.ndarray) -> tuple[list, np.ndarray]:
-        found = list(reader.read(indices))
+    def read(indices: IntArray) -> tuple[list[list[NDArray[Any]]], IntArray]:
+        found = list(reader.read(indices.tolist()))
         rows = [_row(encoded, transform) for encoded in found]
         return [list(column) for column in zip(*rows, strict=True)], np.array(
             [encoded.label for encoded in found]
         )
 
     with ThreadPoolExecutor(1) as pool:
-        waiting: list[Future] = [pool.submit(read, first)]
+        waiting: list[Future[Any]] = [pool.submit(read, first)]
         waiting += [pool.submit(read, indices) for indices in islice(rest, _AHEAD)]
         while waiting:
             columns, own = waiting.pop(0).result()
@@ -130,10 +137,10 @@ def _inputs(
             yield tuple(columns)
 
 
-def _row(encoded: Encoded, transform: Transform) -> tuple[np.ndarray, ...]:
+def _row(encoded: Encoded, transform: Transform) -> tuple[NDArray[Any], ...]:
     """Bytes; corner and size of the pixels to decode (x, y); the part of them to resize (y, x)."""
     with open_image(encoded) as image:
-        crop = transform.draw(encoded.index, *image.size)
+        crop = transform.draw(encoded.number, *image.size)
     left, top = int(crop.left), int(crop.top)
     right, bottom = np.ceil(crop.left + crop.width), np.ceil(crop.top + crop.height)
     start = np.array([crop.top - top, crop.left - left], np.float32)

@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 import torch
 
+from formulations.arrays import IntArray
 from formulations.errors import InputError
 from mipprune.data.base import TEST_BATCH, Batch, Data, part, share
 from mipprune.data.order import arrange, draw
@@ -44,7 +45,7 @@ class Images(Data):
         size: int,
         decode: Decode,
         device: torch.device,
-    ):
+    ) -> None:
         super().__init__(
             name, len(train.classes), (3, size, size), IMAGENET_MEAN, IMAGENET_STD, device
         )
@@ -73,7 +74,9 @@ class Images(Data):
         images, labels = (torch.cat(tensors) for tensors in zip(*batches, strict=True))
         return images, labels
 
-    def _load(self, reader: Reader, transform: Transform, batches: Iterable) -> Iterator[Batch]:
+    def _load(
+        self, reader: Reader, transform: Transform, batches: Iterable[IntArray]
+    ) -> Iterator[Batch]:
         for images, labels in self._decode(reader, transform, batches, self.device):
             yield self.normalise(images), labels
 
@@ -110,7 +113,7 @@ def load_images(
         raise InputError("data=images needs the folder of its images: data.path=DIR")
     workers = default_workers() if workers is None else workers
     if decoder == "dali":
-        from mipprune.data import dali
+        from mipprune.data import dali  # noqa: PLC0415, an extra
 
         dali.check()
         decode = partial(dali.decode_batches, threads=max(1, workers))
@@ -120,5 +123,5 @@ def load_images(
     return Images(name, train, test, size, decode, device)
 
 
-def _parts(indices: np.ndarray, size: int) -> Iterator[np.ndarray]:
+def _parts(indices: IntArray, size: int) -> Iterator[IntArray]:
     return (indices[start : start + size] for start in range(0, len(indices), size))

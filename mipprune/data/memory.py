@@ -39,7 +39,7 @@ class Memory(Data):
         uint8.
     """
 
-    def __init__(self, source: Source, device: torch.device):
+    def __init__(self, source: Source, device: torch.device) -> None:
         self.train = Split(*(t.to(device) for t in source.train))
         self.test = Split(*(t.to(device) for t in source.test))
         shape = self.train.images.shape[1:]

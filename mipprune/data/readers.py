@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import fsspec
 import numpy as np
@@ -31,7 +31,7 @@ _FOOTERS_AT_ONCE = 16  # of shards that are not on this machine, each is a reque
 class Encoded(NamedTuple):
     """An image as it is stored, with what to call it in an error."""
 
-    index: int
+    number: int
     content: bytes
     label: int
     name: str
@@ -68,7 +68,7 @@ class Reader(ABC):
 class Folder(Reader):
     """A folder with a folder for each class; classes and files sorted by name."""
 
-    def __init__(self, root: Path):
+    def __init__(self, root: Path) -> None:
         self.root = root
         self.classes = tuple(sorted(e.name for e in os.scandir(root) if e.is_dir()))
         names, labels = [], []
@@ -116,7 +116,7 @@ class Shards(Reader):
         paths: Sequence[str],
         files: fsspec.AbstractFileSystem,
         classes: tuple[str, ...] | None = None,
-    ):
+    ) -> None:
         self.paths, self._files = tuple(paths), files
         with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as pool:
             footers = list(pool.map(self._footer, self.paths))
@@ -133,13 +133,13 @@ class Shards(Reader):
 
     def read(self, indices: Sequence[int]) -> Iterator[Encoded]:
         """See :meth:`Reader.read`."""
-        indices = np.asarray(indices, dtype=np.int64)
-        groups = np.searchsorted(self._ends, indices, side="right")
+        wanted = np.asarray(indices, dtype=np.int64)
+        groups = np.searchsorted(self._ends, wanted, side="right")
         self._tables = {
             int(g): self._tables[g] if g in self._tables else self._table(g)
             for g in np.unique(groups)
         }
-        for index, group in zip(indices, groups, strict=True):
+        for index, group in zip(wanted, groups, strict=True):
             row = int(index - self._ends[group] + self.chunks[group])
             table, name = self._tables[group], f"{self._path(group)}, image {row} of its row group"
             content, label = table[_IMAGE][row]["bytes"].as_py(), table[_LABEL][row].as_py()
@@ -147,7 +147,7 @@ class Shards(Reader):
                 raise InputError(f"{name} has no content or no label")
             yield Encoded(int(index), content, label, name)
 
-    def __getstate__(self) -> dict:
+    def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_opened": {}, "_tables": {}}
 
     def _path(self, group: int) -> str:
@@ -220,6 +220,8 @@ def open_images(path: str) -> tuple[Reader, Reader]:
         raise InputError(
             f"images at {path} could not be had ({_line(error)}); name others with data.path=DIR"
         ) from None
+    train: Reader
+    test: Reader
     if found:
         train = Shards(found[0], files)
         test = Shards(found[1], files, train.classes)

@@ -38,7 +38,7 @@ def load(name: str, path: str | None, device: torch.device, **options: Any) -> D
     if name not in NAMES:
         raise InputError(f"unknown data set {name!r}: one of {', '.join(NAMES)}")
     if name in STREAMED:
-        from mipprune.data.images import load_images
+        from mipprune.data.images import load_images  # noqa: PLC0415, pyarrow and fsspec
 
         return load_images(name, path, device, **options)
     if options:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -55,8 +56,8 @@ def load_source(name: str, path: str | None) -> Source:
 
 
 def _digits(path: str | None) -> Source:
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
+    from sklearn.datasets import load_digits  # noqa: PLC0415, a second of loading
+    from sklearn.model_selection import train_test_split  # noqa: PLC0415
 
     if path is not None:
         raise InputError("data=digits is embedded and takes no data.path")
@@ -80,7 +81,7 @@ def _digits(path: str | None) -> Source:
 
 
 def _cifar(name: str, path: str | None) -> Source:
-    import datasets
+    import datasets  # noqa: PLC0415, seconds of loading
 
     repository, image, label, classes = _HUB[name]
     if path is None:
@@ -110,7 +111,7 @@ def _cifar(name: str, path: str | None) -> Source:
     return Source(name, train, test, classes, IMAGENET_MEAN, IMAGENET_STD, pad=4, flip=True)
 
 
-def _decode(table, image: str, label: str) -> tuple[torch.Tensor, torch.Tensor]:
+def _decode(table: Any, image: str, label: str) -> tuple[torch.Tensor, torch.Tensor]:
     first = np.asarray(table[0][image])
     images = np.empty((len(table), *first.shape), np.uint8)
     start = 0

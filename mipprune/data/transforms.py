@@ -48,7 +48,7 @@ class RandomCrop:
         flip = bool(random.random() < 0.5)
         for _ in range(_ATTEMPTS):
             area = width * height * random.uniform(*AREA)
-            ratio = math.exp(random.uniform(*map(math.log, RATIO)))
+            ratio = math.exp(random.uniform(math.log(RATIO[0]), math.log(RATIO[1])))
             w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
             if 0 < w <= width and 0 < h <= height:
                 left, top = random.integers(width - w + 1), random.integers(height - h + 1)
@@ -59,11 +59,12 @@ class RandomCrop:
         return Crop((width - w) // 2, (height - h) // 2, w, h, flip)
 
     def __call__(self, image: Image.Image, index: int) -> Image.Image:
+        """The crop of image ``index``, flipped or not, in size × size pixels."""
         width, height = image.size
         crop = self.draw(index, width, height)
         # a JPEG is decoded at 1/2, 1/4 or 1/8 where that leaves the crop large enough
         wanted = (width * self.size / crop.width, height * self.size / crop.height)
-        drafted = image.draft(None, tuple(map(math.ceil, wanted)))
+        drafted = image.draft(None, (math.ceil(wanted[0]), math.ceil(wanted[1])))
         scale = drafted[1][2] / width if drafted else 1.0
         left, top, right, bottom = (
             scale * edge
@@ -90,6 +91,7 @@ class CenterCrop:
         return Crop(left * x, top * y, self.size * x, self.size * y)
 
     def __call__(self, image: Image.Image, index: int) -> Image.Image:
+        """The centre of an image, size × size pixels."""
         size, (left, top) = self._resized(*image.size)
         image = _rgb(image).resize(size, Image.Resampling.BILINEAR)
         return image.crop((left, top, left + self.size, top + self.size))
@@ -115,7 +117,7 @@ def decode(encoded: Encoded, transform: Transform) -> np.ndarray:
     """
     with open_image(encoded) as image:
         try:
-            return np.asarray(transform(image, encoded.index))
+            return np.asarray(transform(image, encoded.number))
         except Exception as error:  # Pillow's decoders raise many kinds, all meaning: damaged
             raise _damaged(encoded, error) from None
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from formulations.arrays import IntArray
 from formulations.errors import InputError
 from mipprune.data.base import Batch
 from mipprune.data.readers import Reader
@@ -22,14 +24,15 @@ _MOST = 16
 
 def default_workers() -> int:
     """One for each core that this process may use, shared by the processes of this machine."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    affinity = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if affinity else os.cpu_count() or 1
     return max(1, min(_MOST, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
 
 
 def decode_batches(
     reader: Reader,
     transform: Transform,
-    batches: Iterable[np.ndarray],
+    batches: Iterable[IntArray],
     device: torch.device,
     workers: int,
 ) -> Iterator[Batch]:
@@ -55,7 +58,7 @@ def decode_batches(
     pieces = max(1, workers)
     loader = DataLoader(
         _Pieces(reader, transform),
-        batch_sampler=(piece for batch in batches for piece in np.array_split(batch, pieces)),
+        batch_sampler=_pieces(batches, pieces),
         num_workers=workers,
         collate_fn=_as_they_are,
         pin_memory=device.type == "cuda",
@@ -63,7 +66,7 @@ def decode_batches(
         worker_init_fn=_outlive_signals,
         generator=torch.Generator(),  # or it would draw a seed from the run's random numbers
     )
-    batch = []
+    batch: list[list[torch.Tensor]] = []
     for piece in loader:
         if isinstance(piece, InputError):
             raise piece
@@ -74,13 +77,15 @@ def decode_batches(
             batch.clear()
 
 
-class _Pieces(Dataset):
+class _Pieces(Dataset[Batch]):
     """Decoded parts of batches."""
 
-    def __init__(self, reader: Reader, transform: Transform):
+    def __init__(self, reader: Reader, transform: Transform) -> None:
         self.reader, self.transform = reader, transform
 
-    def __getitems__(self, indices: np.ndarray) -> tuple[torch.Tensor, torch.Tensor] | InputError:
+    def __getitems__(
+        self, indices: Sequence[int]
+    ) -> tuple[torch.Tensor, torch.Tensor] | InputError:
         size = self.transform.size
         images = np.empty((len(indices), size, size, 3), np.uint8)
         labels = np.empty(len(indices), np.int64)
@@ -92,7 +97,14 @@ class _Pieces(Dataset):
         return torch.from_numpy(images), torch.from_numpy(labels)
 
 
-def _as_they_are(piece):
+def _pieces(batches: Iterable[IntArray], pieces: int) -> Iterator[list[int]]:
+    """Every batch in so many parts."""
+    for batch in batches:
+        for piece in np.array_split(batch, pieces):
+            yield piece.tolist()
+
+
+def _as_they_are(piece: Any) -> Any:
     return piece
 
 

@@ -81,6 +81,12 @@ class DenseNet(nn.Module):
         If the depth does not fit three equal blocks.
     """
 
+    dense1: nn.Module
+    transition1: nn.Module
+    dense2: nn.Module
+    transition2: nn.Module
+    dense3: nn.Module
+
     def __init__(
         self,
         depth: int,

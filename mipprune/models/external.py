@@ -103,15 +103,15 @@ def _adapt(module: nn.Module, key: str, shape: tuple[int, ...]) -> bool:
     """Set the sizes that a layer of known kind keeps beside its tensor; whether it is one."""
     if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
         module.num_features = shape[0]
-    elif not isinstance(module, (nn.Conv2d, nn.Linear)):
-        return False
-    elif key == "weight" and isinstance(module, nn.Linear):
+    elif isinstance(module, nn.Linear) and key == "weight":
         module.out_features, module.in_features = shape
-    elif key == "weight":
+    elif isinstance(module, nn.Conv2d) and key == "weight":
         depthwise = module.groups > 1
         if depthwise:
             module.groups = shape[0]
         module.out_channels, module.in_channels = shape[0], shape[0] if depthwise else shape[1]
+    else:
+        return isinstance(module, (nn.Conv2d, nn.Linear))
     return True
 
 

@@ -25,7 +25,7 @@ def from_torch(module: nn.Module) -> Network:
     InputError
         Naming the layer that does not fit.
     """
-    linear = list(module.layers) if isinstance(module, MLP) else _linear_layers(module)
+    linear = _layers_of(module) if isinstance(module, MLP) else _linear_layers(module)
     return Network([_array(layer.weight) for layer in linear], [_bias(layer) for layer in linear])
 
 
@@ -43,6 +43,10 @@ def to_torch(network: Network) -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
+def _layers_of(mlp: MLP) -> list[nn.Linear]:
+    return [layer for layer in mlp.layers if isinstance(layer, nn.Linear)]
+
+
 def _linear_layers(module: nn.Module) -> list[nn.Linear]:
     if not isinstance(module, nn.Sequential):
         raise InputError(
@@ -53,11 +57,11 @@ def _linear_layers(module: nn.Module) -> list[nn.Linear]:
     for name, layer in module.named_children():
         if isinstance(layer, nn.Flatten) and not found:
             continue
-        if not isinstance(layer, nn.Linear if expect_linear else nn.ReLU):
+        if expect_linear and isinstance(layer, nn.Linear):
+            found.append(layer)
+        elif expect_linear or not isinstance(layer, nn.ReLU):
             wanted = "a Linear" if expect_linear else "a ReLU"
             raise InputError(f"layer {name} is a {type(layer).__name__}: {wanted} fits there")
-        if expect_linear:
-            found.append(layer)
         expect_linear = not expect_linear
     if not found or expect_linear:
         raise InputError("the last layer must be a Linear")

@@ -8,7 +8,7 @@ torchvision for ImageNet.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -88,6 +88,10 @@ class CifarResNet(nn.Module):
     InputError
         If the depth is not 6n + 2, or the widths do not fit together.
     """
+
+    layer1: nn.Module
+    layer2: nn.Module
+    layer3: nn.Module
 
     def __init__(
         self,
@@ -197,6 +201,11 @@ _IMAGENET_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 class ImageNetResNet(nn.Module):
     """ResNet-18, 34 or 50 with torchvision's names. Parameters as :class:`CifarResNet`."""
 
+    layer1: nn.Module
+    layer2: nn.Module
+    layer3: nn.Module
+    layer4: nn.Module
+
     def __init__(
         self,
         depth: int,
@@ -214,7 +223,7 @@ class ImageNetResNet(nn.Module):
         self.bn1 = nn.BatchNorm2d(channels)
         expansion = 4 if depth == 50 else 1
         *convs, last = ("conv1", "conv2", "conv3") if depth == 50 else ("conv1", "conv2")
-        block = Bottleneck if depth == 50 else ImageNetBasicBlock
+        block: Callable[..., nn.Module] = Bottleneck if depth == 50 else ImageNetBasicBlock
         for stage, count in enumerate(_IMAGENET_BLOCKS[depth], start=1):
             blocks = []
             plain = width * 2 ** (stage - 1)

@@ -51,7 +51,8 @@ class VGG(nn.Module):
         if depth not in _STAGES:
             raise InputError(f"a VGG has depth 16 or 19: not {depth}")
         widths = dict(widths or {})
-        channels, layers = shape[0], []
+        channels = shape[0]
+        layers: list[nn.Module] = []
         for count, factor in zip(_STAGES[depth], _FACTORS, strict=True):
             for _ in range(count):
                 outputs = widths.get(f"features.{len(layers)}", width * factor)

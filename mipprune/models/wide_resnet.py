@@ -81,6 +81,10 @@ class WideResNet(nn.Module):
         If the depth is not 6n + 4, or the widths do not fit together.
     """
 
+    layer1: nn.Module
+    layer2: nn.Module
+    layer3: nn.Module
+
     def __init__(
         self,
         depth: int,

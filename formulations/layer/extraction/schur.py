@@ -53,7 +53,7 @@ def tighten(hessian: FloatArray, delta: FloatArray) -> FloatArray:
     try:
         inverted = np.linalg.inv(slack + 1e-10 * scale * np.eye(len(slack)))
         blocks = np.linalg.inv(diagonal_blocks(inverted, delta.shape[1]))
-        factor: FloatArray = np.linalg.cholesky((blocks + blocks.transpose(0, 2, 1)) / 2)
+        factor = np.linalg.cholesky((blocks + blocks.transpose(0, 2, 1)) / 2).astype(float)
     except np.linalg.LinAlgError:
         return delta
     largest = _largest_eigenvalue(inverted, factor)

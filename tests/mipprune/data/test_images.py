@@ -315,7 +315,7 @@ def test_workers_outlive_the_signals_that_tell_a_run_to_stop(folder):
 def test_workers_end_with_an_epoch_that_nobody_finishes(folder):
     """Also where an error still holds on to it when the interpreter ends."""
     code = (
-        "import sys, torch; from mipprune.data import load\n"
+        "import sys, torch; from mipprune.data.registry import load\n"
         f"data = load('images', {str(folder)!r}, torch.device('cpu'), size=32, workers=2)\n"
         "batches = data.train_batches(2, 0, 0)\n"
         "next(batches)\n"
