@@ -42,16 +42,14 @@ cuts: its linear programs are solved to the tolerance of :mod:`formulations.solv
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from array_api_compat import array_namespace
 
 from formulations.arrays import Array, FloatArray
-
-if TYPE_CHECKING:
-    from formulations.terms.partition import Partition
-    from formulations.terms.term import Term
+from formulations.terms.partition import Partition
+from formulations.terms.term import Term
 
 EPS = float(np.finfo(np.float64).eps)  # 2u
 
