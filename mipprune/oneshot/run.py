@@ -27,7 +27,7 @@ from mipprune.runs import checkpoint
 from mipprune.runs.files import write_atomic, write_json
 from mipprune.runs.layout import DENSE, PRUNED, RunLayout
 from mipprune.runs.networks import open_checkpoint, open_weights
-from mipprune.runs.result import PruneResult, TrainResult
+from mipprune.runs.result import PruneRunResult, TrainResult
 from mipprune.training.run import finetune as train_on
 
 # what may differ when a run is resumed: where and how fast, not what
@@ -41,7 +41,7 @@ def prune_checkpoint(
     own_data: bool = True,
     resume: bool = False,
     report: Callable[[str], None] = lambda line: None,
-) -> PruneResult:
+) -> PruneRunResult:
     """Prune a trained network to a budget; the content of ``result.json``.
 
     Parameters
@@ -119,7 +119,7 @@ class _Run:
         settings = self.config.model_dump(mode="json", exclude=_ELSEWHERE)
         return {**settings, "source": None if self.source is None else str(self.source)}
 
-    def execute(self, report: Callable[[str], None]) -> PruneResult:
+    def execute(self, report: Callable[[str], None]) -> PruneRunResult:
         """All of it; the content of ``result.json``."""
         state = self.layout.state
         state.mkdir(parents=True, exist_ok=True)
@@ -138,7 +138,7 @@ class _Run:
             "seconds": time.perf_counter() - self.start,
             "folder": str(self.folder),
         }
-        result = cast(PruneResult, found)
+        result = cast(PruneRunResult, found)
         write_json(self.layout.result, result)
         shutil.rmtree(state)
         return result
@@ -170,12 +170,12 @@ def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def finetune(result: PruneResult, config: PruneConfig, epochs: int) -> TrainResult:
+def finetune(result: PruneRunResult, config: PruneConfig, epochs: int) -> TrainResult:
     """Train the pruned network of a result on, removing nothing more; the training's result.
 
     Parameters
     ----------
-    result : PruneResult
+    result : PruneRunResult
     config : PruneConfig
         That it came from: seed, device, images of a batch.
     epochs : int

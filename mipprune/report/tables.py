@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mipprune.runs.result import LATENCY_BATCH, Measures, PruneResult, RunResult
+from mipprune.runs.result import LATENCY_BATCH, Measures, PruneRunResult, RunResult
 
 RUNTIMES = {"torch": "PyTorch", "onnx": "ONNX Runtime", "program": "torch.export program"}
 _WIDTH = 110  # where the output is no terminal
@@ -79,7 +79,7 @@ def print_plan(plan: Mapping[str, Any]) -> None:
     console().print(table, highlight=False)
 
 
-def print_choices(result: PruneResult) -> None:
+def print_choices(result: PruneRunResult) -> None:
     """By layer: what was chosen, what is proved of it, and what the refit did."""
     fits = {fit["layer"]: fit for fit in result["fits"]}
     rows = {choice["layer"]: choice for choice in result["choices"]}

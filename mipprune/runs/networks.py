@@ -96,12 +96,14 @@ def open_checkpoint(folder: Path, config: NetworkConfig, own_data: bool) -> Open
     Raises
     ------
     InputError
-        If there is no checkpoint, or the data do not fit it.
+        If there is no checkpoint, or it names no data set, or the data do not fit it.
     """
     folder = checkpoint.find(folder, PRUNED, LAST)
     device = pick_device(config.device)
     network, trained_on = checkpoint.load(folder)
     source = trained_on if own_data else config.data.source()
+    if not source:
+        raise InputError(f"{folder} names no data set: give data=NAME")
     data = load(**source, device=device)
     check_fits(folder, network, data)
     return OpenedCheckpoint(network.to(device), data, source, folder)

@@ -133,7 +133,7 @@ class LayerFit(TypedDict):
     after: float
 
 
-class PruneResult(RunResult):
+class PruneRunResult(RunResult):
     """What a pruning without training ends with.
 
     Attributes

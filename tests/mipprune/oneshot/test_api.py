@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from formulations.errors import InputError
 from mipprune.config.certify import CertifyConfig
+from mipprune.config.evaluate import EvalConfig
 from mipprune.config.overrides import configure
 from mipprune.config.prune import PruneConfig
 from mipprune.data.registry import load
@@ -20,6 +21,7 @@ from mipprune.oneshot.certify import certify_run
 from mipprune.oneshot.layer_problems import problem_of_layer
 from mipprune.oneshot.run import prune_checkpoint
 from mipprune.runs import checkpoint
+from mipprune.runs.networks import open_checkpoint
 from mipprune.runs.record import read_run
 
 # bounds of the root will do
@@ -95,6 +97,12 @@ def test_a_network_of_ones_own_is_saved_as_tensors_and_what_was_kept(result, tmp
     assert found["pruned"]["macs"] == result.macs.after
     with pytest.raises(InputError, match="exists"):
         result.save(tmp_path / "run")
+
+
+def test_a_checkpoint_that_names_no_data_set_asks_for_one(tmp_path):
+    checkpoint.save(tmp_path / "net", small_network("resnet8", width=4), data={})
+    with pytest.raises(InputError, match="names no data set: give data=NAME"):
+        open_checkpoint(tmp_path / "net", configure(EvalConfig, {}), own_data=True)
 
 
 @pytest.mark.slow
