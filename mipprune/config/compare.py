@@ -30,7 +30,9 @@ class CompareConfig(Section):
     outputs: int = Field(2, ge=1, description="generated: number of outputs")
     correlation: float = Field(0.5, ge=0, lt=1, description="generated: of neighbouring inputs")
     images: int = Field(256, ge=1, description="checkpoint: calibration images")
-    seed: int = Field(0, ge=0, description="generated: of the data; checkpoint: of the images")
+    seed: int = Field(
+        0, ge=0, description="of generated data, a checkpoint's images, a model's weights"
+    )
     solver: Literal["branch-and-bound", "highs", "scip"] = Field(
         "branch-and-bound", description="of the exact row"
     )

@@ -68,19 +68,6 @@ def test_relaxations_have_the_value_that_they_had(key):
     assert found.objective == pytest.approx(recorded["objective"], rel=1e-6)
 
 
-@pytest.mark.parametrize("source", COMPARISONS)
-def test_comparisons_print_the_rows_that_they_printed(source, tmp_path):
-    words = {"layer:generated": ["groups=12"], "budget:resnet20": ["macs=0.5"]}.get(source, [])
-    result = run("compare", source, *words, "--json", "out.json", cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
-    rows = {row["name"]: row for row in json.loads((tmp_path / "out.json").read_text())["rows"]}
-    assert list(rows) == [row["name"] for row in COMPARISONS[source]]
-    for recorded in COMPARISONS[source]:
-        found = rows[recorded["name"]]
-        assert found["support"] == recorded["support"], recorded["name"]
-        assert found["objective"] == pytest.approx(recorded["objective"], rel=1e-5)
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A working folder in which the recorded runs lie under runs/."""
@@ -90,6 +77,21 @@ def folder(tmp_path_factory):
     shutil.copytree(DATA / "oneshot", folder / "runs" / "chosen")
     shutil.copytree(DATA / "finished" / "dense", folder / "runs" / "chosen" / "dense")
     return folder
+
+
+@pytest.mark.parametrize("source", COMPARISONS)
+def test_comparisons_print_the_rows_that_they_printed(source, folder):
+    words = {"layer:generated": ["groups=12"], "budget:runs/finished/dense": ["macs=0.5"]}.get(
+        source, []
+    )
+    result = run("compare", source, *words, "--json", "out.json", cwd=folder)
+    assert result.returncode == 0, result.stderr
+    rows = {row["name"]: row for row in json.loads((folder / "out.json").read_text())["rows"]}
+    assert list(rows) == [row["name"] for row in COMPARISONS[source]]
+    for recorded in COMPARISONS[source]:
+        found = rows[recorded["name"]]
+        assert found["support"] == recorded["support"], recorded["name"]
+        assert found["objective"] == pytest.approx(recorded["objective"], rel=1e-5)
 
 
 def assert_same_tensors(one, other):

@@ -46,7 +46,7 @@ def compare_budget(
     InputError
         Unknown model or checkpoint; a budget that no widths meet (the nearest is named).
     """
-    network, shape = _network(source)
+    network, shape = _network(source, config.seed)
     groups = find_groups(network, shape)
     cost = Cost(network, groups, shape)
     penalty = GroupPenalty(network, groups, find("square").term())
@@ -83,8 +83,8 @@ def compare_budget(
     return {"rows": rows, "progress": [], "sweep": []}
 
 
-def _network(source: str) -> tuple[torch.nn.Module, tuple[int, ...]]:
-    """A network and the shape of its images."""
+def _network(source: str, seed: int) -> tuple[torch.nn.Module, tuple[int, ...]]:
+    """A network, a model's with weights drawn by the seed, and the shape of its images."""
     if Path(source).is_dir():
         network, data = checkpoint.load(Path(source))
         return network, load(**data, device=torch.device("cpu")).shape
@@ -94,4 +94,6 @@ def _network(source: str) -> tuple[torch.nn.Module, tuple[int, ...]]:
         )
     side, classes = (224, 1000) if source in IMAGENET else (32, 10)
     shape = (3, side, side)
-    return build({"name": source, "shape": shape, "classes": classes}), shape
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(seed)
+        return build({"name": source, "shape": shape, "classes": classes}), shape
