@@ -53,7 +53,9 @@ def compiled(source: str) -> Mapping[str, Formula]:
     if not all(isinstance(statement, ast.FunctionDef) for statement in tree.body):
         raise InputError("generated source has functions alone")
     namespace: dict[str, Formula] = {}
-    exec(compile(tree, "<generated>", "exec"), {"__builtins__": {"float": float}}, namespace)
+    # libraries that load parts of themselves when they are called do it by this frame's __import__
+    builtins = {"float": float, "__import__": __import__}
+    exec(compile(tree, "<generated>", "exec"), {"__builtins__": builtins}, namespace)
     return namespace
 
 
@@ -64,5 +66,7 @@ def _check(node: ast.AST) -> None:
     if isinstance(node, ast.Attribute):
         library = isinstance(node.value, ast.Name) and node.value.id == "xp"
         sound = library and node.attr in ARRAY_FUNCTIONS
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+        sound = node.func.id == "float"
     if not sound:
         raise InputError(f"generated source has no {type(node).__name__}: {ast.unparse(node)}")
