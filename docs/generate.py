@@ -12,17 +12,15 @@ import inspect
 import pkgutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from types import ModuleType, NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from types import ModuleType
 
 import typer
-import yaml
 from typer.testing import CliRunner
 
 from mipprune.cli import app
-from mipprune.config import schema
 from mipprune.config.certify import CertifyConfig
 from mipprune.config.compare import CompareConfig
+from mipprune.config.describe import settings_rows
 from mipprune.config.evaluate import EvalConfig
 from mipprune.config.export import ExportConfig
 from mipprune.config.prune import PruneConfig
@@ -165,39 +163,6 @@ def settings_page() -> str:
     for name in registry.names():
         parts += [f"### method={name}", _table(settings_rows(registry.settings_of(name)))]
     return "\n\n".join(parts) + "\n"
-
-
-def settings_rows(kind: type[schema.Section], prefix: str = "") -> Iterator[Sequence[str]]:
-    """Key, type, default and meaning of every setting, sections flattened."""
-    for name, field in kind.model_fields.items():
-        arguments = getattr(field.annotation, "__args__", (field.annotation,))
-        below = [a for a in arguments if inspect.isclass(a) and issubclass(a, schema.Section)]
-        if name == "method" and below:
-            yield f"{prefix}{name}", "section", "", "the settings of a method: see below"
-        elif below:
-            yield from settings_rows(below[0], f"{prefix}{name}.")
-        else:
-            default = field.get_default(call_default_factory=True)
-            text = yaml.safe_dump(default, default_flow_style=True).splitlines()[0]
-            yield f"{prefix}{name}", _type(field.annotation), text, field.description or ""
-
-
-def _type(annotation: Any) -> str:
-    """A type as a reader of settings has it: the values of a choice, null for None."""
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if annotation is NoneType:
-        return "null"
-    if origin is Literal:
-        return " | ".join(map(str, arguments))
-    if origin is Annotated:
-        return _type(arguments[0])
-    if origin in (Union, UnionType):
-        return " | ".join(map(_type, arguments))
-    if origin is not None:
-        return f"{origin.__name__}[{', '.join(map(_type, arguments))}]"
-    return {"str": "text", "int": "whole number", "float": "number", "bool": "true | false"}.get(
-        annotation.__name__, annotation.__name__
-    )
 
 
 # ---- commands -----------------------------------------------------------------------------------

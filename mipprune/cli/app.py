@@ -12,15 +12,108 @@ from formulations.errors import InputError
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     help="Mixed-integer programming and the training of pruned neural networks.",
 )
 
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"mipprune {version('mipprune')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_say_version, is_eager=True, help="Say the version and end."
+        ),
+    ] = False,
+) -> None:
+    """Mixed-integer programming and the training of pruned neural networks."""
+
+
+def _settings_of(command: str) -> Any:
+    """The class of a command's settings."""
+    from importlib import import_module
+
+    module, name = {
+        "train": ("train", "Config"),
+        "eval": ("evaluate", "EvalConfig"),
+        "prune": ("prune", "PruneConfig"),
+        "certify": ("certify", "CertifyConfig"),
+        "compare": ("compare", "CompareConfig"),
+        "valley": ("valley", "ValleyConfig"),
+        "export": ("export", "ExportConfig"),
+    }[command]
+    return getattr(import_module(f"mipprune.config.{module}"), name)
+
+
+def _say_settings(context: typer.Context, asked: bool) -> None:
+    if not asked:
+        return
+    from mipprune.config.describe import settings_rows
+
+    kind = _settings_of(str(context.info_name))
+    rows = list(settings_rows(kind))
+    if context.info_name == "train":
+        from mipprune.methods.registry import names, settings_of
+
+        for name in names():
+            own = settings_rows(settings_of(name), "method.")
+            rows += [
+                row._replace(meaning=f"{name}: {row.meaning}")
+                for row in own
+                if row.key != "method.name"
+            ]
+    wide = max(len(row.key) for row in rows)
+    for row in rows:
+        typer.echo(f"{row.key:{wide}}  {row.type}, {row.default}" if row.default else row.key)
+        if row.meaning:
+            typer.echo(f"{'':{wide}}  {row.meaning}")
+    raise typer.Exit
+
+
+HelpSettings = Annotated[
+    bool,
+    typer.Option(
+        "--help-settings",
+        callback=_say_settings,
+        is_eager=True,
+        help="List all settings with type, default and meaning.",
+    ),
+]
+
+
+def complete_recipe(incomplete: str) -> list[str]:
+    """Names of recipes that begin so: read off the files, for a shell must not wait."""
+    folder = Path(__file__).parents[1] / "config" / "recipes"
+    return [
+        name for file in sorted(folder.glob("*.yaml")) if (name := file.stem).startswith(incomplete)
+    ]
+
+
+def complete_setting(context: typer.Context, incomplete: str) -> list[str]:
+    """Keys of a command's settings that begin so."""
+    from mipprune.config.describe import settings_rows
+
+    keys = [f"{row.key}=" for row in settings_rows(_settings_of(str(context.info_name)))]
+    return [key for key in keys if key.startswith(incomplete)]
+
+
 Overrides = Annotated[
     Optional[list[str]],  # noqa: UP045
-    typer.Argument(metavar="KEY=VALUE", help="Settings to override.", show_default=False),
+    typer.Argument(
+        metavar="KEY=VALUE",
+        help="Settings to override.",
+        show_default=False,
+        autocompletion=complete_setting,
+    ),
 ]
 Json = Annotated[
     Optional[Path],  # noqa: UP045

@@ -8,7 +8,15 @@ from typing import Annotated, Optional
 import typer
 
 from formulations.errors import InputError
-from mipprune.cli.app import Json, Overrides, app, check_picture, check_writable, write
+from mipprune.cli.app import (
+    HelpSettings,
+    Json,
+    Overrides,
+    app,
+    check_picture,
+    check_writable,
+    write,
+)
 
 
 @app.command(
@@ -33,6 +41,7 @@ def compare(
         ),
     ] = None,
     json_file: Json = None,
+    help_settings: HelpSettings = False,
 ) -> None:
     """Exact MIP pruning against its relaxations, trained pruning and heuristics."""
     from mipprune.config.compare import CompareConfig

@@ -8,6 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 from mipprune.cli.app import (
+    HelpSettings,
     Json,
     Overrides,
     app,
@@ -46,6 +47,7 @@ def prune(
         bool, typer.Option("--resume", help="Go on with the run of this name.")
     ] = False,
     json_file: Json = None,
+    help_settings: HelpSettings = False,
 ) -> None:
     """Prune a trained network to a budget by exact layer problems and a refit, without training."""
     from mipprune.config.overrides import configure
@@ -92,6 +94,7 @@ def certify(
         typer.Option(metavar="FILE", help="Draw errors and bounds (.png or .svg)."),
     ] = None,
     json_file: Json = None,
+    help_settings: HelpSettings = False,
 ) -> None:
     """How far each pruned layer is from the best choice of the same size, with a proof."""
     from mipprune.config.certify import CertifyConfig

@@ -8,7 +8,15 @@ from typing import Annotated, Optional
 import typer
 
 from formulations.errors import InputError
-from mipprune.cli.app import Json, Overrides, app, check_picture, check_writable, write
+from mipprune.cli.app import (
+    HelpSettings,
+    Json,
+    Overrides,
+    app,
+    check_picture,
+    check_writable,
+    write,
+)
 
 
 @app.command(
@@ -33,6 +41,7 @@ def valley(
         typer.Option(metavar="FILE", help="Draw losses and eigenvalue shares (.png or .svg)."),
     ] = None,
     json_file: Json = None,
+    help_settings: HelpSettings = False,
 ) -> None:
     """Whether two networks lie in one valley of the loss: line, curve, Hessian."""
     from mipprune.config.overrides import configure
@@ -74,6 +83,7 @@ def export(
         typer.Option(metavar="FILE.pt2", help="Write a program of torch.export."),
     ] = None,
     json_file: Json = None,
+    help_settings: HelpSettings = False,
 ) -> None:
     """Write a network as ONNX or torch.export, checked on real images and timed."""
     from mipprune.config.export import ExportConfig

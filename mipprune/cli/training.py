@@ -10,11 +10,13 @@ from typing import Annotated, Optional
 import typer
 
 from mipprune.cli.app import (
+    HelpSettings,
     Json,
     Overrides,
     app,
     check_source,
     check_writable,
+    complete_recipe,
     folder_and_words,
     write,
 )
@@ -23,7 +25,12 @@ from mipprune.cli.app import (
 @app.command(epilog="Example: mipprune train digits-spr budget.macs=0.5 method.lam=0.05 name=half")
 def train(
     recipe: Annotated[
-        str, typer.Argument(metavar="RECIPE", help="A recipe's name (see: recipes) or a YAML file.")
+        str,
+        typer.Argument(
+            metavar="RECIPE",
+            help="A recipe's name (see: recipes) or a YAML file.",
+            autocompletion=complete_recipe,
+        ),
     ],
     overrides: Overrides = None,
     resume: Annotated[
@@ -34,6 +41,7 @@ def train(
         typer.Option("--dry-run", help="Say what would be trained: groups, MACs, steps, memory."),
     ] = False,
     json_file: Json = None,
+    help_settings: HelpSettings = False,
 ) -> None:
     """Train, prune and fine-tune a network as a recipe says.
 
@@ -86,6 +94,7 @@ def evaluate(
         ),
     ] = None,
     json_file: Json = None,
+    help_settings: HelpSettings = False,
 ) -> None:
     """Accuracy, MACs, parameters and latency of a network."""
     from mipprune.config.evaluate import EvalConfig

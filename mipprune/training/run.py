@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mipprune.config.overrides import configure
+from mipprune.config.recipes import read_recipe
 from mipprune.config.train import Config
 from mipprune.distributed.ranks import join_ranks
 from mipprune.runs import checkpoint
@@ -21,18 +22,24 @@ __all__ = ["Hooks", "finetune", "train"]
 
 
 def train(
-    config: Config | Mapping[str, Any], resume: bool = False, hooks: Hooks = NO_HOOKS
+    config: Config | Mapping[str, Any] | str,
+    resume: bool = False,
+    hooks: Hooks = NO_HOOKS,
+    **settings: Any,
 ) -> TrainResult:
     """Train and prune as configured; the content of ``result.json``.
 
     Parameters
     ----------
-    config : Config or mapping
-        The settings of a run, as a recipe has them.
+    config : Config, mapping or str
+        The settings of a run, as a recipe has them, or the name or file of a recipe.
     resume : bool
         Go on with the run of this name from its last checkpoint. Processes that torchrun starts
         anew after a failure do so by themselves.
     hooks : Hooks, optional
+    **settings
+        In place of those of the recipe or the mapping, sections as mappings:
+        ``train("digits-spr", name="half", budget={"macs": 0.5})``.
 
     Raises
     ------
@@ -43,12 +50,28 @@ def train(
     RuntimeError
         If training diverges, or the disk is full; the run's last checkpoint is intact.
     """
+    if isinstance(config, str):
+        config = {"name": Path(config).stem, **read_recipe(config)}
     if not isinstance(config, Config):
-        config = configure(Config, dict(config))
+        config = configure(Config, _joined(config, settings))
+    elif settings:
+        config = configure(Config, _joined(config.model_dump(), settings))
     ranks = join_ranks(config.device)
     folder = RunFolder(config, ranks)
     resume = folder.claim(resume)
     return Run(config, folder, ranks, resume, hooks).execute()
+
+
+def _joined(values: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with others in their place, section by section."""
+    joined = dict(values)
+    for key, value in more.items():
+        old = joined.get(key)
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            joined[key] = {**old, **value}
+        else:
+            joined[key] = value
+    return joined
 
 
 def finetune(

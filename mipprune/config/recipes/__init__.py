@@ -38,6 +38,10 @@ def read_recipe(name: str) -> dict[str, Any]:
             raise InputError(f"recipe {name} is not text") from None
     elif name in recipe_names():
         text = (resources.files(__name__) / f"{name}.yaml").read_text(encoding="utf-8")
+    elif "=" in name:
+        raise InputError(
+            f"{name} is a setting: a recipe comes first, such as digits-spr (all: mipprune recipes)"
+        )
     else:
         raise InputError(
             f"unknown recipe {name!r}{nearest(name, recipe_names())} (all: mipprune recipes)"

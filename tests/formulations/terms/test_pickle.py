@@ -99,6 +99,7 @@ def test_a_pickled_term_is_loaded_without_sympy(tmp_path):
         "def value(xp, r):\n    return (lambda: r)()",
         "@print\ndef value(xp, r):\n    return r",
         "def value(xp, r):\n    import os\n    return r",
+        "def value(xp, r):\n    return __import__('os')",
     ],
 )
 def test_nothing_but_generated_formulas_is_compiled(source):

@@ -1,6 +1,7 @@
 """The command line as a user meets it: whole runs on digits, wrong input, checkpoints."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -239,3 +240,47 @@ def test_module_runs_from_a_recipe_file(tmp_path):
     assert written["budget"] is None
     assert written["dense"]["accuracy"] is None
     assert written["pruned"]["macs"] <= written["dense"]["macs"]
+
+
+def test_the_version_is_said(tmp_path):
+    assert run("--version", cwd=tmp_path).stdout.startswith("mipprune 0.")
+
+
+@pytest.mark.parametrize(
+    ("command", "key"),
+    [
+        ("train", "method.lam_end"),
+        ("eval", "data.name"),
+        ("prune", "budget.macs"),
+        ("certify", "images"),
+        ("compare", "groups"),
+        ("valley", "eigenvectors"),
+        ("export", "threads"),
+    ],
+)
+def test_settings_are_listed(tmp_path, command, key):
+    result = run(command, "--help-settings", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert any(line.split()[:1] == [key] for line in result.stdout.splitlines())
+
+
+def test_a_shell_completes_recipes_and_settings(tmp_path):
+    def completed(words, place):
+        environment = {"_MIPPRUNE_COMPLETE": "complete_bash", "COMP_WORDS": words}
+        found = subprocess.run(
+            [sys.executable, "-c", "import sys; sys.argv = ['mipprune']\n"
+             "from mipprune.cli import main\nmain()"],
+            env={**os.environ, **environment, "COMP_CWORD": str(place)},
+            cwd=tmp_path, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        return found.stdout.split()
+
+    assert completed("mipprune train digits-s", 2) == ["digits-slimming", "digits-spr"]
+    assert completed("mipprune train digits-spr budget.m", 3) == [
+        "budget.macs=",
+        "budget.multiple=",
+    ]
+
+
+def test_a_setting_in_the_place_of_a_recipe_is_told_apart(tmp_path):
+    refused(run("train", "model=resnet20", cwd=tmp_path), "a recipe comes first")
