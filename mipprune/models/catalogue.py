@@ -36,7 +36,7 @@ class Model:
     Attributes
     ----------
     build : callable
-        With (name, shape, classes, **options).
+        Takes name, shape, classes, and the options by name.
     options : tuple of str
         Names of its options, without the sizes.
     sizes : {"widths", "shapes"}
