@@ -6,10 +6,14 @@ import tomllib
 import blocks
 import numpy as np
 import pytest
+import torch
 from packages import install
 
 from formulations import LayerProblem, find, solve, square
-from mipprune import train
+from mipprune import build, find_groups, prune_groups, train
+from mipprune.data.registry import load
+from mipprune.models.registry import describe
+from mipprune.structure.cost import count_params
 
 TEXT = (blocks.ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 FILES = {
@@ -59,6 +63,18 @@ def test_the_method_is_trained_with():
     assert result["kept"]["macs"] <= 0.5
 
 
-def test_the_data_set_is_a_data_set():
-    (code,) = (block for block in blocks.blocks(TEXT) if "Source(" in block)
-    exec(code, {})
+def test_the_data_set_is_found():
+    data = load("stripes", None, torch.device("cpu"))
+    assert next(data.train_batches(32, seed=0, epoch=0))[0].shape == (32, 1, 8, 8)
+
+
+def test_the_model_is_built_and_pruned():
+    network = build({"name": "two-layers", "shape": (1, 8, 8), "classes": 2, "width": 4})
+    groups = find_groups(network, (1, 8, 8))
+    kept = np.arange(groups.count) % 2 == 0
+    smaller = prune_groups(network, groups, kept)
+    assert count_params(smaller) < count_params(build(describe(network)))
+    again = build(describe(smaller))
+    assert {k: v.shape for k, v in again.state_dict().items()} == {
+        k: v.shape for k, v in smaller.state_dict().items()
+    }
