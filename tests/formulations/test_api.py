@@ -76,8 +76,8 @@ def test_unknown_solvers_and_options_are_refused_by_those_there_are(kind):
 
 def test_a_solver_of_another_package_is_called_by_its_name(tmp_path, monkeypatch):
     code = "def solve(problem, *, gap, seconds):\n    return problem.groups, gap\n"
-    points = "[formulations.solvers]\ncounting = my_solver:solve\n"
-    install(tmp_path, monkeypatch, {"my_solver.py": code}, points)
+    points = "[formulations.solvers]\ncounting = counting_solver:solve\n"
+    install(tmp_path, monkeypatch, {"counting_solver.py": code}, points)
     assert solve(layer_problem(0), solver="counting", gap=0.1) == (5, 0.1)
     with pytest.raises(InputError, match=r"'cplex': one of branch-and-bound, highs, scip, count"):
         solve(layer_problem(0), solver="cplex")

@@ -214,7 +214,9 @@ def test_a_missing_package_is_named_before_anything_is_done(
 
 def test_a_network_that_cannot_be_traced_is_refused():
     class Branching(nn.Module):
-        architecture = {"name": "branching", "shape": (1, 8, 8)}  # noqa: RUF012
+        def __init__(self):
+            super().__init__()
+            self.architecture = {"name": "branching", "shape": (1, 8, 8)}
 
         def forward(self, x):
             return x if x.sum() > 0 else -x
