@@ -216,12 +216,12 @@ def test_a_network_that_cannot_be_traced_is_refused():
     class Branching(nn.Module):
         def __init__(self):
             super().__init__()
-            self.architecture = {"name": "branching", "shape": (1, 8, 8)}
+            self.architecture = {"name": "lenet-5", "shape": (1, 8, 8)}
 
         def forward(self, x):
             return x if x.sum() > 0 else -x
 
-    with pytest.raises(InputError, match="branching cannot be exported: "):
+    with pytest.raises(InputError, match="lenet-5 cannot be exported: "):
         trace(Branching())
 
 
