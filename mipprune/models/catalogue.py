@@ -7,8 +7,8 @@ what a pruned network is rebuilt from: output channels by layer name.
 
 Another package adds a model by an entry point of the group ``mipprune.models``, whose name is the
 model's: a module or an object with the same ``build`` and, if it has options, their names in
-``OPTIONS``; they are given as ``model.options.KEY=VALUE``. It need not know widths: of a pruned
-network the full one is built and its layers get the shapes that were recorded
+``OPTIONS``, of those that ``ModelConfig`` knows: ``model.KEY=VALUE``. It need not know widths: of a
+pruned network the full one is built and its layers get the shapes that were recorded
 (:func:`mipprune.models.external.resize`).
 """
 
