@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from formulations.errors import InputError
 from mipprune.config.evaluate import EvalConfig
+from mipprune.config.overrides import as_config
 from mipprune.measures.network import measure
 from mipprune.runs import checkpoint
 from mipprune.runs.networks import open_checkpoint, open_weights
@@ -28,17 +31,24 @@ def evaluate_weights(config: EvalConfig) -> Measures:
     return measure(network, data, size)
 
 
-def evaluate_checkpoint(folder: Path, config: EvalConfig, own_data: bool) -> Measures:
+def evaluate_checkpoint(
+    folder: str | Path,
+    config: EvalConfig | Mapping[str, Any] | None = None,
+    own_data: bool = True,
+    **settings: Any,
+) -> Measures:
     """Measures of a checkpoint, or of a run's pruned network: see :func:`open_checkpoint`.
 
     Parameters
     ----------
-    folder : Path
-    config : EvalConfig
+    folder : str or Path
+    config : EvalConfig or mapping, optional
         Device; data if not ``own_data``.
     own_data : bool
         Whether the data set that the network was trained on is meant.
+    **settings
+        In place of those of ``config``: ``device="cpu"``.
     """
-    opened = open_checkpoint(folder, config, own_data)
+    opened = open_checkpoint(Path(folder), as_config(EvalConfig, config, settings), own_data)
     sparse = checkpoint.sparsity(opened.folder) is not None
     return measure(opened.network, opened.data, checkpoint.file_bytes(opened.folder), sparse)

@@ -26,6 +26,7 @@ from torch.export import Dim, ExportedProgram
 
 from formulations.errors import InputError
 from mipprune.config.export import ExportConfig
+from mipprune.config.overrides import as_config
 from mipprune.data.registry import Data, load
 from mipprune.measures.latency import TIMED, WARM_UP, milliseconds
 from mipprune.models.registry import describe
@@ -55,11 +56,12 @@ Format = Callable[[ExportedProgram, Data, int], Exported]
 
 
 def export(
-    folder: Path,
-    config: ExportConfig,
+    folder: str | Path,
+    config: ExportConfig | Mapping[str, Any] | None,
     targets: Mapping[str, Path],
     report: Callable[[str], None] = lambda _: None,
     formats: Mapping[str, Format] | None = None,
+    **settings: Any,
 ) -> dict[str, Any]:
     """Write a network in other formats; compare outputs and latency.
 
@@ -68,7 +70,7 @@ def export(
     folder : Path
         A checkpoint, or a run: its ``pruned`` network. The checkpoint ``dense`` beside it is timed
         in the same formats.
-    config : ExportConfig
+    config : ExportConfig, mapping or None
     targets : mapping of str to Path
         The file of each format: ``onnx``, ``program`` (that of :mod:`torch.export`).
     report : callable, optional
@@ -76,6 +78,8 @@ def export(
     formats : mapping of str to callable, optional
         How the networks are brought into each format; by default :func:`to_onnx` and
         :func:`to_program`.
+    **settings
+        In place of those of ``config``: ``threads=1``.
 
     Returns
     -------
@@ -93,14 +97,15 @@ def export(
         If a model's outputs differ from the network's by more than ``TOLERANCE`` times rounding;
         that file is not written.
     """
+    config = as_config(ExportConfig, config, settings)
     if "onnx" in targets:
         _require_onnx()
-    folder = checkpoint.find(folder, PRUNED)
+    folder = checkpoint.find(Path(folder), PRUNED)
     network, source = checkpoint.load(folder)
     source = config.data.source() if config.data else source
     if not source.get("name"):
         raise InputError(f"{folder} names no data set: give data=NAME")
-    data = load(**{"path": None, **source}, device=torch.device("cpu"))
+    data = load(**source, device=torch.device("cpu"))
     check_fits(folder, network, data)
     own = folder.resolve().name
     networks = {own: network.eval()}

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ from mipprune.analysis.landscape import (
     top_eigenpairs,
     train_curve,
 )
+from mipprune.config.overrides import as_config
 from mipprune.config.valley import ValleyConfig
 from mipprune.data.registry import Data, Split, load
 from mipprune.distributed.device import pick_device
@@ -57,7 +58,11 @@ Report = Callable[[str], None]
 
 
 def valley(
-    a: Path, b: Path, config: ValleyConfig, report: Report = lambda text: None
+    a: str | Path,
+    b: str | Path,
+    config: ValleyConfig | Mapping[str, Any] | None = None,
+    report: Report = lambda text: None,
+    **settings: Any,
 ) -> dict[str, Any]:
     """Line, curve and Hessian between two checkpoints.
 
@@ -66,9 +71,11 @@ def valley(
     a, b : Path
         Checkpoints, or runs: then ``regularized`` (the network before physical removal) where the
         run has one, else ``dense``. The Hessian is taken at b.
-    config : ValleyConfig
+    config : ValleyConfig or mapping, optional
     report : callable, optional
         Told in a few words what is being worked on.
+    **settings
+        In place of those of ``config``: ``valley(a, b, images=256)``.
 
     Returns
     -------
@@ -85,8 +92,9 @@ def valley(
         do not fit, or the curve diverges.
     """
     began = time.perf_counter()
+    config = as_config(ValleyConfig, config, settings)
     device = pick_device(config.device)
-    a, b = (checkpoint.find(folder, REGULARIZED, DENSE) for folder in (a, b))
+    a, b = (checkpoint.find(Path(folder), REGULARIZED, DENSE) for folder in (a, b))
     (first, network), data = _load(a, b, config, device)
     sample = Split(*data.examples(config.images, config.seed))
     landscape = _Landscape(network, data, sample, config.batch)
@@ -255,7 +263,7 @@ def _load(
             names = [d.get("name") or "none" for d in (data_a, data_b)]
             raise InputError(f"A and B name no common data set ({', '.join(names)}): give data=")
         source = data_b
-    data = load(**{"path": None, **source}, device=device)
+    data = load(**source, device=device)
     for folder, network in ((a, first), (b, second)):
         check_fits(folder, network, data)
     if config.batch > data.train_size:

@@ -98,6 +98,15 @@ def complete_recipe(incomplete: str) -> list[str]:
     ]
 
 
+def complete_term(incomplete: str) -> list[str]:
+    """Names of terms that begin so, ours and those of other packages."""
+    from formulations import plugins
+    from formulations.symbolic.catalogue import CATALOGUE
+
+    names = (*CATALOGUE, *plugins.names("formulations.terms"))
+    return [name for name in names if name.startswith(incomplete)]
+
+
 def complete_setting(context: typer.Context, incomplete: str) -> list[str]:
     """Keys of a command's settings that begin so."""
     from mipprune.config.describe import settings_rows

@@ -15,6 +15,7 @@ from mipprune.cli.app import (
     app,
     check_picture,
     check_writable,
+    complete_term,
     write,
 )
 
@@ -76,6 +77,7 @@ def derive(
             metavar="[TERM]",
             help="φ as an expression in the norm r, a name of --list, or FILE.py:NAME.",
             show_default=False,
+            autocompletion=complete_term,
         ),
     ] = None,
     words: Annotated[

@@ -15,6 +15,7 @@ from mipprune.cli.app import (
     check_picture,
     check_source,
     check_writable,
+    complete_setting,
     folder_and_words,
     write,
 )
@@ -32,6 +33,7 @@ def prune(
             help="A run folder or checkpoint folder, or a model, its weights and data by keys; "
             "budget.macs or budget.params.",
             show_default=False,
+            autocompletion=complete_setting,
         ),
     ] = None,
     method: Annotated[

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
@@ -17,6 +16,7 @@ from mipprune.cli.app import (
     check_source,
     check_writable,
     complete_recipe,
+    complete_setting,
     folder_and_words,
     write,
 )
@@ -49,11 +49,9 @@ def train(
     """
     from mipprune.config.overrides import configure
     from mipprune.config.recipes import read_recipe
-    from mipprune.config.train import Config
+    from mipprune.config.train import Config, named
 
-    config = configure(Config, read_recipe(recipe), overrides or [])
-    if config.name is None:
-        config = config.model_copy(update={"name": f"{Path(recipe).stem}-seed{config.seed}"})
+    config = named(configure(Config, read_recipe(recipe), overrides or []), recipe)
     check_writable(json_file)
 
     if dry_run:
@@ -91,6 +89,7 @@ def evaluate(
             metavar="[RUN] KEY=VALUE",
             help="A run folder or checkpoint folder, or a model, its weights and data by keys.",
             show_default=False,
+            autocompletion=complete_setting,
         ),
     ] = None,
     json_file: Json = None,

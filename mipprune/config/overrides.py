@@ -55,6 +55,36 @@ def configure(kind: type[Kind], values: Mapping[str, Any], overrides: Sequence[s
         raise InputError(explain(error, kind)) from None
 
 
+def as_config(
+    kind: type[Kind], given: Kind | Mapping[str, Any] | None, settings: Mapping[str, Any]
+) -> Kind:
+    """The settings of a call from Python.
+
+    Parameters
+    ----------
+    kind : type
+        What the call works with.
+    given : kind, mapping or None
+        Settings, ready or as a recipe has them; None for the defaults.
+    settings : mapping
+        Others in their place, section by section: ``{"budget": {"macs": 0.5}}``.
+
+    Raises
+    ------
+    InputError
+        As :func:`configure`.
+    """
+    if isinstance(given, kind) and not settings:
+        return given
+    values = given.model_dump() if isinstance(given, Section) else dict(given or {})
+    for key, value in settings.items():
+        old = values.get(key)
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            value = {**old, **value}
+        values[key] = value
+    return configure(kind, values)
+
+
 def section_of(field: FieldInfo) -> type[Section] | None:
     """The kind of section that a field holds, None of one that holds a value."""
     kinds = getattr(field.annotation, "__args__", (field.annotation,))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, SerializeAsAny, ValidationError, field_validator
@@ -70,3 +71,10 @@ class Config(RunConfig):
             return kind.model_validate(values)
         except ValidationError as error:
             raise InputError(explain(error, kind, "method.")) from None
+
+
+def named(config: Config, recipe: str) -> Config:
+    """The same settings with a name for the run: by default the recipe's, with the seed."""
+    if config.name is not None:
+        return config
+    return config.model_copy(update={"name": f"{Path(recipe).stem}-seed{config.seed}"})

@@ -29,7 +29,9 @@ def names() -> tuple[str, ...]:
     return (*NAMES, *plugins.names(_GROUP))
 
 
-def load(name: str, path: str | None, device: torch.device, **options: Any) -> Data:
+def load(
+    name: str, path: str | None = None, device: torch.device | None = None, **options: Any
+) -> Data:
     """Load a data set by name.
 
     Parameters
@@ -37,8 +39,8 @@ def load(name: str, path: str | None, device: torch.device, **options: Any) -> D
     name, path : str
         See :func:`mipprune.data.sources.load_source` for digits and CIFAR,
         :func:`mipprune.data.images.load_images` for ImageNet and images of your own.
-    device : torch.device
-        Where batches are wanted.
+    device : torch.device, optional
+        Where batches are wanted; by default on the CPU.
     **options
         Of ``load_images``: ``size``, ``workers``, ``decoder``.
 
@@ -47,6 +49,7 @@ def load(name: str, path: str | None, device: torch.device, **options: Any) -> D
     InputError
         In one line: unknown name, no such images, an option that the data set does not have.
     """
+    device = torch.device("cpu") if device is None else device
     if name not in names():
         raise InputError(f"unknown data set {name!r}: one of {', '.join(names())}")
     if name in STREAMED:

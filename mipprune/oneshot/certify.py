@@ -30,6 +30,7 @@ from formulations.layer.solvers.selection import choose
 from formulations.layer.stack import Stack
 from formulations.solving.result import relative_gap
 from mipprune.config.certify import CertifyConfig
+from mipprune.config.overrides import as_config
 from mipprune.data.registry import load
 from mipprune.distributed.device import pick_device
 from mipprune.models.registry import describe
@@ -108,7 +109,7 @@ class Certificate:
 
 def certify_run(
     run: Path,
-    config: CertifyConfig,
+    config: CertifyConfig | Mapping[str, Any],
     *,
     dense: Path | None = None,
     report: Callable[[str], None] = lambda line: None,
@@ -121,7 +122,7 @@ def certify_run(
     ----------
     run : Path
         A run of ``mipprune prune`` or ``train``; or, with ``dense``, a pruned checkpoint.
-    config : CertifyConfig
+    config : CertifyConfig or mapping
     dense : Path, optional
         Checkpoint of the network from which channels were removed.
     report : callable
@@ -140,6 +141,7 @@ def certify_run(
         If there is no such pair of networks, or no layer lost an input.
     """
     start = time.perf_counter()
+    config = as_config(CertifyConfig, config, {})
     check_backend(config.parallel)
     pair = _Pair(run, dense)
     device = pick_device(config.device)

@@ -18,6 +18,7 @@ import yaml
 from torch import nn
 
 from formulations.errors import InputError
+from mipprune.config.overrides import as_config
 from mipprune.config.prune import PruneConfig
 from mipprune.data.registry import Data
 from mipprune.measures.network import accuracy, measure
@@ -36,7 +37,7 @@ _ELSEWHERE = {"device", "parallel", "jobs"}
 
 def prune_checkpoint(
     folder: Path | None,
-    config: PruneConfig,
+    config: PruneConfig | Mapping[str, Any],
     *,
     own_data: bool = True,
     resume: bool = False,
@@ -48,7 +49,7 @@ def prune_checkpoint(
     ----------
     folder : Path or None
         A run or checkpoint; None for the configured model with the weights of ``init``.
-    config : PruneConfig
+    config : PruneConfig or mapping
     own_data : bool
         Whether a checkpoint's own data set is meant.
     resume : bool
@@ -61,6 +62,7 @@ def prune_checkpoint(
     InputError
         For every wrong input, before anything is written.
     """
+    config = as_config(PruneConfig, config, {})
     trained_on = config.data.source()
     if folder is None:
         network, data = open_weights(config)

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mipprune.config.overrides import configure
+from mipprune.config.overrides import as_config
 from mipprune.config.recipes import read_recipe
-from mipprune.config.train import Config
+from mipprune.config.train import Config, named
 from mipprune.distributed.ranks import join_ranks
 from mipprune.runs import checkpoint
 from mipprune.runs.folder import RunFolder
@@ -51,27 +51,13 @@ def train(
         If training diverges, or the disk is full; the run's last checkpoint is intact.
     """
     if isinstance(config, str):
-        config = {"name": Path(config).stem, **read_recipe(config)}
-    if not isinstance(config, Config):
-        config = configure(Config, _joined(config, settings))
-    elif settings:
-        config = configure(Config, _joined(config.model_dump(), settings))
+        config = named(as_config(Config, read_recipe(config), settings), config)
+    else:
+        config = as_config(Config, config, settings)
     ranks = join_ranks(config.device)
     folder = RunFolder(config, ranks)
     resume = folder.claim(resume)
     return Run(config, folder, ranks, resume, hooks).execute()
-
-
-def _joined(values: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings with others in their place, section by section."""
-    joined = dict(values)
-    for key, value in more.items():
-        old = joined.get(key)
-        if isinstance(old, Mapping) and isinstance(value, Mapping):
-            joined[key] = {**old, **value}
-        else:
-            joined[key] = value
-    return joined
 
 
 def finetune(

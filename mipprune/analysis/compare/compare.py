@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from formulations.errors import InputError
@@ -12,10 +12,14 @@ from mipprune.analysis.compare.layers import compare_layer
 from mipprune.analysis.compare.networks import compare_toy
 from mipprune.analysis.compare.problems import load_problem
 from mipprune.config.compare import CompareConfig
+from mipprune.config.overrides import as_config
 
 
 def compare(
-    source: str, config: CompareConfig, report: Callable[[str], None] = lambda name: None
+    source: str,
+    config: CompareConfig | Mapping[str, Any] | None = None,
+    report: Callable[[str], None] = lambda name: None,
+    **settings: Any,
 ) -> dict[str, Any]:
     """Compare on the problem that a command line names.
 
@@ -24,9 +28,11 @@ def compare(
     source : str
         ``layer:FILE.npz``, ``layer:generated``, ``layer:CHECKPOINT:LAYER``, ``xor``, ``toy-mlp``,
         ``budget:MODEL`` or ``budget:CHECKPOINT``.
-    config : CompareConfig
+    config : CompareConfig or mapping, optional
     report : callable
         Called with what is being worked on.
+    **settings
+        In place of those of ``config``: ``compare("layer:generated", groups=12)``.
 
     Returns
     -------
@@ -40,6 +46,7 @@ def compare(
     InputError
         In one line: an unknown problem, or what is wrong with it.
     """
+    config = as_config(CompareConfig, config, settings)
     kind, _, rest = source.partition(":")
     if source in TOYS:
         found = compare_toy(source, config, report)

@@ -270,7 +270,7 @@ def test_a_shell_completes_recipes_and_settings(tmp_path):
         found = subprocess.run(
             [sys.executable, "-c", "import sys; sys.argv = ['mipprune']\n"
              "from mipprune.cli import main\nmain()"],
-            env={**os.environ, **environment, "COMP_CWORD": str(place)},
+            env={**os.environ, "HOME": str(tmp_path), **environment, "COMP_CWORD": str(place)},
             cwd=tmp_path, capture_output=True, text=True, check=False,
         )  # fmt: skip
         return found.stdout.split()
@@ -280,6 +280,9 @@ def test_a_shell_completes_recipes_and_settings(tmp_path):
         "budget.macs=",
         "budget.multiple=",
     ]
+    assert completed("mipprune prune budget.p", 2) == ["budget.params="]
+    assert completed("mipprune eval data.n", 2) == ["data.name="]
+    assert completed("mipprune derive pseudo", 2) == ["pseudo-huber"]
 
 
 def test_a_setting_in_the_place_of_a_recipe_is_told_apart(tmp_path):

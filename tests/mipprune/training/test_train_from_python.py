@@ -28,3 +28,8 @@ def test_wrong_settings_are_refused_as_on_the_command_line(tmp_path):
         mipprune.train("digits-spr", runs=str(tmp_path), bugdet={"macs": 0.5})
     with pytest.raises(InputError, match="unknown recipe 'digits-sprr'"):
         mipprune.train("digits-sprr")
+
+
+def test_a_run_is_named_as_the_command_names_it(tmp_path):
+    result = mipprune.train("digits-spr", runs=str(tmp_path), seed=3, **QUICK)
+    assert result["folder"] == str(tmp_path / "digits-spr-seed3")
