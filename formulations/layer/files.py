@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from formulations.errors import InputError
 from formulations.layer.problem import LayerProblem
+from formulations.output import write_output
 from formulations.symbolic.catalogue import square
 from formulations.symbolic.definition import derive
 from formulations.terms.term import Term
@@ -65,18 +67,19 @@ def save_problem(problem: LayerProblem, path: str | Path) -> None:
         more["term"] = np.array(json.dumps(term.profile.definition))
         if term.blocks is not None:
             more |= {"blocks": term.blocks, "block_price": term.block_price}
-    with open(path, "wb") as file:  # np.savez would change the name
-        np.savez_compressed(
-            file,
-            G=problem.gram,
-            B=problem.cross,
-            c0=problem.constant,
-            block=problem.block,
-            ridge=factor,
-            cost=term.price,
-            bound=term.bound,
-            **more,
-        )
+    content = io.BytesIO()
+    np.savez_compressed(
+        content,
+        G=problem.gram,
+        B=problem.cross,
+        c0=problem.constant,
+        block=problem.block,
+        ridge=factor,
+        cost=term.price,
+        bound=term.bound,
+        **more,
+    )
+    write_output(Path(path), content.getbuffer())
 
 
 def _read_term(arrays: Mapping[str, NDArray[Any]]) -> Term:

@@ -25,13 +25,13 @@ from torch import nn
 from torch.export import Dim, ExportedProgram
 
 from formulations.errors import InputError
+from formulations.output import write_output
 from mipprune.config.export import ExportConfig
 from mipprune.config.overrides import as_config
 from mipprune.data.registry import Data, load
 from mipprune.measures.latency import TIMED, WARM_UP, milliseconds
 from mipprune.models.registry import describe
 from mipprune.runs import checkpoint
-from mipprune.runs.files import write_atomic
 from mipprune.runs.layout import DENSE, PRUNED, RunLayout
 from mipprune.runs.networks import check_fits
 
@@ -132,7 +132,7 @@ def export(
                 f"{path} is not written: its outputs differ by {found['difference']:.3g} from "
                 f"the network's, whose own rounding is {found['rounding']:.3g}"
             )
-        write_atomic(path, content)
+        write_output(path, content)
         parity.append({"format": kind, "file": str(path), "bytes": len(content), **found})
     runtimes: dict[str, dict[str, Forward]] = {
         name: {"torch": one, **{kind: form.forward for kind, form in forms[name].items()}}

@@ -6,6 +6,7 @@ import json
 import sys
 
 from formulations.errors import InputError
+from formulations.output import explain, is_full
 from mipprune.cli.app import app
 
 # isort: off
@@ -25,7 +26,11 @@ def main() -> None:
     except KeyboardInterrupt:
         print("mipprune: interrupted", file=sys.stderr)
         sys.exit(130)
-    except (OSError, RuntimeError, json.JSONDecodeError) as error:
+    except OSError as error:
+        advice = ": make room, or name another place" if is_full(error) else ""
+        print(f"mipprune: failed: {explain(error)}{advice}", file=sys.stderr)
+        sys.exit(1)
+    except (RuntimeError, json.JSONDecodeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         print(f"mipprune: failed: {reason}", file=sys.stderr)
         sys.exit(1)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import tempfile
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
 
 from formulations.errors import InputError
+from formulations.output import check_output, is_stdout
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -124,9 +126,24 @@ Overrides = Annotated[
         autocompletion=complete_setting,
     ),
 ]
+
+
+def keep_stdout(context: typer.Context, path: Optional[Path]) -> Optional[Path]:  # noqa: UP045
+    """The path of an output; where it is standard output, nothing else is printed there."""
+    if path is not None and is_stdout(path):
+        context.with_resource(redirect_stdout(sys.stderr))
+    return path
+
+
 Json = Annotated[
     Optional[Path],  # noqa: UP045
-    typer.Option("--json", metavar="FILE", help="Also write the result to this file as JSON."),
+    typer.Option(
+        "--json",
+        metavar="FILE",
+        callback=keep_stdout,
+        help="Also write the result to this file as JSON; - for standard output, tables then go "
+        "to standard error.",
+    ),
 ]
 
 
@@ -147,19 +164,12 @@ def check_source(folder: Path | None, init: str | None) -> None:
 def check_writable(
     path: Path | None, option: str = "--json", suffixes: tuple[str, ...] = ()
 ) -> None:
-    """Before the work, not after it: by a temporary file beside it."""
+    """Before the work, not after it."""
     if path is None:
         return
     if suffixes and path.suffix not in suffixes:
         raise InputError(f"{option} {path}: the file is written as {' or '.join(suffixes)}")
-    if not path.parent.is_dir():
-        raise InputError(f"{option} {path}: there is no folder {path.parent}")
-    if path.is_dir():
-        raise InputError(f"{option} {path} is a folder: name a file")
-    try:
-        tempfile.TemporaryFile(dir=path.parent).close()
-    except OSError as error:
-        raise InputError(f"{option} {path} cannot be written: {error.strerror}") from None
+    check_output(path, option)
 
 
 def check_picture(path: Path | None) -> None:

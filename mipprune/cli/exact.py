@@ -130,7 +130,9 @@ def derive(
     if not as_latex:
         print_checks(checks)
     if python:
-        python.write_text(derivation.module(), encoding="utf-8")
+        from formulations.output import write_output
+
+        write_output(python, derivation.module().encode())
     if plot:
         from mipprune.report.pictures import draw_derivation
 

@@ -126,6 +126,7 @@ def report(
 
     output = output or RunLayout(runs[0]).report
 
+    from formulations.output import write_output
     from mipprune.report.page import render, run_names, summary
     from mipprune.runs.record import read_run
 
@@ -133,7 +134,7 @@ def report(
     check_writable(output, "--output", (".html",))
     check_writable(json_file)
     names = run_names(runs)
-    output.write_text(render(found, names), encoding="utf-8")
+    write_output(output, render(found, names).encode())
     typer.echo(f"{output}: {len(runs)} run{'s' * (len(runs) > 1)}")
     rows = {name: summary(run) for name, run in zip(names, found, strict=True)}
     write(json_file, {"output": str(output), "runs": rows})

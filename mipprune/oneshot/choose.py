@@ -26,13 +26,13 @@ from formulations.arrays import BoolArray, FloatArray
 from formulations.layer.solvers.selection import Choice, choose, eliminate
 from formulations.layer.solvers.selection import Path as Elimination
 from formulations.layer.stack import Stack
+from formulations.output import write_output
 from mipprune.config.schema import BudgetConfig
 from mipprune.oneshot.forward_order import ForwardOrder
 from mipprune.oneshot.layer_problems import CalibratedProblems, reading_less
 from mipprune.oneshot.parallel import run_all
 from mipprune.oneshot.refit import refit
 from mipprune.oneshot.sites import Site, find_sites
-from mipprune.runs.files import write_atomic
 from mipprune.structure.cost import Cost
 from mipprune.structure.removal import prune_groups
 from mipprune.structure.widths import budget_problem, solve_budget
@@ -157,7 +157,7 @@ class Chooser:
         for number, path in enumerate(paths):
             file = self._file(number, "ratios.json")
             if not file.exists():
-                write_atomic(file, json.dumps(self._ratios(number, path)).encode())
+                write_output(file, json.dumps(self._ratios(number, path)).encode())
             at, ratio = zip(*json.loads(file.read_text()), strict=True)
             logarithm = np.log(np.maximum(ratio, 1e-300))
             numbers = np.arange(len(path.errors))
@@ -245,7 +245,7 @@ class Chooser:
                 "nodes": choice.nodes,
                 "seconds": choice.seconds,
             }
-            write_atomic(self._choice(number, widths[number]), json.dumps(data).encode())
+            write_output(self._choice(number, widths[number]), json.dumps(data).encode())
         return [self._read_choice(n, widths[n]) for n in range(len(self.sites))]
 
     def constants(self) -> list[float]:
@@ -270,7 +270,7 @@ class Chooser:
     def _store(self, number: int, path: Elimination) -> None:
         data = io.BytesIO()
         np.savez(data, order=path.order, errors=path.errors)
-        write_atomic(self._file(number, "path.npz"), data.getvalue())
+        write_output(self._file(number, "path.npz"), data.getvalue())
 
     def _load(self, number: int) -> Elimination:
         with np.load(self._file(number, "path.npz")) as data:

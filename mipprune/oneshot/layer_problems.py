@@ -7,6 +7,7 @@ them, that is times the scale of the BatchNorm behind.
 
 from __future__ import annotations
 
+import io
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -21,6 +22,7 @@ from formulations.errors import InputError
 from formulations.layer.problem import LayerProblem
 from formulations.layer.refit import refit
 from formulations.layer.stack import Stack
+from formulations.output import write_output
 from formulations.symbolic.catalogue import square
 from mipprune.oneshot.calibration import (
     SegmentedForward,
@@ -246,10 +248,9 @@ class CalibratedProblems:
             return data["gram"], data["mean"]
 
     def _write(self, layer: Layer, gram: FloatArray, mean: FloatArray) -> None:
-        temporary = self.folder / "moments.tmp"
-        with open(temporary, "wb") as file:
-            np.savez(file, gram=gram, mean=mean)
-        temporary.replace(self._file(layer))
+        content = io.BytesIO()
+        np.savez(content, gram=gram, mean=mean)
+        write_output(self._file(layer), content.getbuffer())
 
     def _file(self, layer: Layer) -> Path:
         return self.folder / f"{layer.name}.npz"

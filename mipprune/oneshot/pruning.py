@@ -21,6 +21,7 @@ from torch import nn
 
 from formulations.arrays import BoolArray
 from formulations.errors import InputError
+from formulations.output import write_output
 from mipprune.config.prune import PruneConfig
 from mipprune.config.schema import BudgetConfig, DataConfig
 from mipprune.data.base import Data
@@ -34,7 +35,7 @@ from mipprune.oneshot.refit import LayerFit, refit, renew_statistics
 from mipprune.oneshot.scores import choose_by_scores
 from mipprune.oneshot.sites import find_candidates
 from mipprune.runs import checkpoint
-from mipprune.runs.files import write_atomic, write_json
+from mipprune.runs.files import write_json
 from mipprune.runs.layout import DENSE, PRUNED, RunLayout
 from mipprune.structure.allocation import check_reachable
 from mipprune.structure.removal import prune_groups, recalibrate
@@ -211,13 +212,13 @@ class PruneResult:
         if isinstance(getattr(self.dense, "architecture", None), dict):  # of mipprune.models
             config = self.settings.model_dump(mode="json") | {"source": None}
             source = DataConfig.model_validate(dict(data)).source() if data else {}
-            write_atomic(layout.config, yaml.safe_dump(config, sort_keys=False).encode())
+            write_output(layout.config, yaml.safe_dump(config, sort_keys=False).encode())
             for name, network in ((DENSE, self.dense), (PRUNED, self.network)):
                 checkpoint.save(folder / name, network, data=source)
                 found[name]["bytes"] = checkpoint.file_bytes(folder / name)
         else:
             state = {name: t.cpu().contiguous() for name, t in self.network.state_dict().items()}
-            write_atomic(folder / "pruned.safetensors", save(state))
+            write_output(folder / "pruned.safetensors", save(state))
         result = {**found, "accuracy_removed": None, **self.as_json(), "folder": str(folder)}
         write_json(layout.result, result)
         if self.certificate is not None:
@@ -370,7 +371,7 @@ class Pruning:
         def note(layer: Layer, fit: LayerFit, tensors: dict[str, torch.Tensor]) -> None:
             report(f"{layer.name}: refit, error {fit.before:.4f} → {fit.after:.4f}")
             cpu = {name: tensor.cpu() for name, tensor in tensors.items()}
-            write_atomic(tensors_of(layer.name), save(cpu))
+            write_output(tensors_of(layer.name), save(cpu))
             rows.append(LayerRefit(layer.name, fit.ridge, fit.before, fit.after))
             write_json(file, [asdict(row) for row in rows])
 

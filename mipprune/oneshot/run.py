@@ -18,6 +18,7 @@ import yaml
 from torch import nn
 
 from formulations.errors import InputError
+from formulations.output import write_output
 from mipprune.config.overrides import as_config
 from mipprune.config.prune import PruneConfig
 from mipprune.data.registry import Data
@@ -25,7 +26,7 @@ from mipprune.measures.network import accuracy, measure
 from mipprune.models.registry import describe
 from mipprune.oneshot.pruning import Pruning
 from mipprune.runs import checkpoint
-from mipprune.runs.files import write_atomic, write_json
+from mipprune.runs.files import write_json
 from mipprune.runs.layout import DENSE, PRUNED, RunLayout
 from mipprune.runs.networks import open_checkpoint, open_weights
 from mipprune.runs.result import PruneRunResult, TrainResult
@@ -126,7 +127,7 @@ class _Run:
         state = self.layout.state
         state.mkdir(parents=True, exist_ok=True)
         text = yaml.safe_dump(self._identity(), sort_keys=False)
-        write_atomic(self.layout.config, text.encode())
+        write_output(self.layout.config, text.encode())
         report("dense network")
         network = self.pruning.network
         dense = measure(network, self.data, self._save(DENSE, network))

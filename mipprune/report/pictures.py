@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ matplotlib.use("Agg")  # no display needed
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
+from formulations.output import write_output
 from formulations.symbolic.derivation import Derivation
 from formulations.symbolic.description import symbols
 from mipprune.runs.result import RunResult
@@ -41,8 +44,7 @@ def draw_report(
     )
     _draw_layers(left, result)
     _draw_gaps(right, comparisons)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    _write(figure, path)
 
 
 def draw_certificates(path: Path, found: Mapping[str, Any]) -> None:
@@ -72,8 +74,7 @@ def draw_certificates(path: Path, found: Mapping[str, Any]) -> None:
     axes.set_ylabel("error of the layer's output, % of its variance")
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    _write(figure, path)
 
 
 def draw_comparison(path: Path, found: Mapping[str, Any]) -> None:
@@ -98,8 +99,7 @@ def draw_comparison(path: Path, found: Mapping[str, Any]) -> None:
     for draw, one in zip(panels, axes[0], strict=True):
         draw(one, found)
         one.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    _write(figure, path)
 
 
 def draw_valley(path: Path, found: Mapping[str, Any]) -> None:
@@ -117,8 +117,7 @@ def draw_valley(path: Path, found: Mapping[str, Any]) -> None:
     _draw_shares(right, found)
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    _write(figure, path)
 
 
 def draw_derivation(path: Path, derivation: Derivation) -> None:
@@ -173,8 +172,15 @@ def draw_derivation(path: Path, derivation: Derivation) -> None:
         axes.legend(frameon=False, fontsize=9)
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(f"ψ(r) = {derivation.phi},  {symbols(derivation)}", fontsize=10)
-    figure.savefig(path, dpi=150)
+    _write(figure, path)
+
+
+def _write(figure: Figure, path: Path) -> None:
+    """As PNG or SVG, by the path's ending."""
+    content = io.BytesIO()
+    figure.savefig(content, format=path.suffix[1:], dpi=150)
     plt.close(figure)
+    write_output(path, content.getbuffer())
 
 
 def _draw_paths(axes: Axes, found: Mapping[str, Any]) -> None:

@@ -21,13 +21,13 @@ from safetensors.torch import save as save_tensors
 from torch import nn
 
 from formulations.errors import InputError
+from formulations.output import write_output
 from mipprune.models.registry import build, describe
 from mipprune.models.weights import assign_weights
 from mipprune.runs.files import (
     replace_folder,
     rotate_folder,
     verify_sums,
-    write_atomic,
     write_json,
 )
 from mipprune.runs.layout import CheckpointLayout
@@ -95,7 +95,7 @@ def save_generation(
 
     def fill(target: Path) -> None:
         _write_model(target, network, data)
-        write_atomic(CheckpointLayout(target).tensors, _to_bytes(tensors))
+        write_output(CheckpointLayout(target).tensors, _to_bytes(tensors))
         write_json(CheckpointLayout(target).state, state)
 
     rotate_folder(folder, fill)
@@ -217,7 +217,7 @@ def _write_model(
     sparsity: Mapping[str, float] | None = None,
 ) -> None:
     layout = CheckpointLayout(target)
-    write_atomic(layout.weights, _to_bytes(network.state_dict()))
+    write_output(layout.weights, _to_bytes(network.state_dict()))
     description: dict[str, Any] = {"architecture": describe(network), "data": dict(data or {})}
     if sparsity:
         description["sparsity"] = dict(sparsity)

@@ -1,7 +1,7 @@
-"""Files and folders that are written as a whole or not at all, and checksums that prove it.
+"""Folders that are written as a whole or not at all, checksums that prove it, and files read again.
 
-A file is written beside its place, synced, and renamed there; so is a folder, with ``SHA256SUMS``
-of all its files, as ``sha256sum -c`` reads it.
+A folder is written beside its place, synced, and renamed there, with ``SHA256SUMS`` of all its
+files, as ``sha256sum -c`` reads it.
 """
 
 from __future__ import annotations
@@ -15,32 +15,59 @@ from pathlib import Path
 from typing import Any
 
 from formulations.errors import InputError
+from formulations.output import write_output
 from mipprune.runs.layout import CheckpointLayout
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file so that a reader sees all of it or what was there before.
+def write_json(path: Path, value: Any) -> None:
+    """Write plain values as a JSON file: see :func:`formulations.output.write_output`."""
+    write_output(path, (json.dumps(value, indent=2) + "\n").encode())
+
+
+def read_bytes(path: Path, advice: str) -> bytes:
+    """What is in a file that was written before.
+
+    Parameters
+    ----------
+    path : Path
+    advice : str
+        What to do where it cannot be read, the end of the message.
 
     Raises
     ------
-    OSError
-        If the system refuses; nothing is left of the attempt.
+    FileNotFoundError
+    InputError
+        If there is a folder in its place, or the system cannot read it.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError:
-        temporary.unlink(missing_ok=True)
+        return path.read_bytes()
+    except FileNotFoundError:
         raise
-    os.replace(temporary, path)
+    except IsADirectoryError:
+        raise InputError(f"{path} is a folder, not a file: {advice}") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}): {advice}") from None
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write plain values as a JSON file, atomically: see :func:`write_atomic`."""
-    write_atomic(path, (json.dumps(value, indent=2) + "\n").encode())
+def read_text(path: Path, advice: str) -> str:
+    """The text of a file, UTF-8; parameters and errors as of :func:`read_bytes`."""
+    try:
+        return read_bytes(path, advice).decode()
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is not text: {advice}") from None
+
+
+def read_json(path: Path, advice: str) -> dict[str, Any]:
+    """The JSON object of a file; parameters and errors as of :func:`read_bytes`."""
+    text = read_text(path, advice)
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        what = "not a readable JSON object" if text.strip() else "empty"
+        raise InputError(f"{path} is {what}: {advice}")
+    return value
 
 
 def rotate_folder(folder: Path, fill: Callable[[Path], None]) -> None:
@@ -119,7 +146,7 @@ def _write_sums(folder: Path) -> None:
     place = CheckpointLayout(folder).sums
     files = sorted(path for path in folder.iterdir() if path != place)
     lines = [f"{file_digest(path)}  {path.name}\n" for path in files]
-    write_atomic(place, "".join(lines).encode())
+    write_output(place, "".join(lines).encode())
     _sync(folder)
 
 

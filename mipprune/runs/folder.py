@@ -6,7 +6,6 @@ What lies where in it says :mod:`mipprune.runs.layout`; what is read from it aft
 
 from __future__ import annotations
 
-import errno
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,12 +16,13 @@ import yaml
 from torch import nn
 
 from formulations.errors import InputError
+from formulations.output import explain, is_full, write_output
 from mipprune.config.overrides import configure
 from mipprune.config.recipes import read_recipe
 from mipprune.config.schema import RunConfig
 from mipprune.distributed.ranks import Ranks
 from mipprune.runs import checkpoint
-from mipprune.runs.files import write_atomic, write_json
+from mipprune.runs.files import write_json
 from mipprune.runs.layout import RunLayout
 from mipprune.runs.log import Log
 from mipprune.runs.result import RunResult
@@ -32,8 +32,6 @@ _FREE = {
     "name", "runs", "device", "init", "compile", "checkpoint_steps",
     "data.path", "data.workers", "data.decoder",
 }  # fmt: skip
-
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class RunFolder:
@@ -108,7 +106,7 @@ class RunFolder:
         if self._ranks.first:
             self.path.mkdir(parents=True, exist_ok=True)
             text = yaml.safe_dump(self._config.model_dump(), sort_keys=False)
-            write_atomic(self.layout.config, text.encode())
+            write_output(self.layout.config, text.encode())
             described = {key: {"title": e.title, "unit": e.unit} for key, e in log.items()}
             write_json(self.layout.log, described)
 
@@ -161,11 +159,9 @@ class RunFolder:
 
     def write_error(self, error: OSError) -> RuntimeError:
         """What to say when something could not be written, or else the system refused."""
-        reason, where = error.strerror or str(error), error.filename or self.path
-        full = error.errno in _DISK_FULL
-        what = f"cannot write {where}: {reason}" if full else f"{where}: {reason}"
+        what = explain(error, self.path)
         if self._saved:
-            room = "make room and " if full else ""
+            room = "make room and " if is_full(error) else ""
             return RuntimeError(f"{what}; {self.layout.last} is intact: {room}go on with --resume")
         return RuntimeError(f"{what}; nothing was trained yet")
 
