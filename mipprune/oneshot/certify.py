@@ -11,7 +11,6 @@ layers read are one choice for all of them: it is judged too, by the stack of th
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,7 +25,7 @@ from torch import nn
 
 from formulations.arrays import BoolArray
 from formulations.errors import InputError
-from formulations.layer.solvers.selection import choose
+from formulations.layer.solvers.selection import Proof, choose
 from formulations.layer.stack import Stack
 from formulations.solving.result import relative_gap
 from mipprune.config.certify import CertifyConfig
@@ -43,12 +42,10 @@ from mipprune.runs import checkpoint
 from mipprune.runs.files import write_json
 from mipprune.runs.layout import RunLayout
 from mipprune.runs.networks import check_fits
+from mipprune.runs.record import read_result
 from mipprune.structure.cost import Cost
 from mipprune.structure.groups import Groups, find_groups
 from mipprune.structure.matching import match
-
-# nodes from which on a tree has been grown: a root, or up to two if the first proves nothing
-_BRANCHED = 3
 
 
 @dataclass(frozen=True)
@@ -100,6 +97,14 @@ class Certificate:
     nodes: int
     seconds: float
     status: str
+
+    def __str__(self) -> str:
+        """A line."""
+        if self.status == Proof.TRIVIAL:
+            known = "of which nothing is proved: the bound is the error of keeping every group"
+        else:
+            known = f"which is proved within {self.best_gap:.1%}"
+        return f"{self.layer}: {self.worse:.1%} worse than the best choice found, {known}"
 
     def as_json(self) -> dict[str, Any]:
         """The row of ``certificate.json``, where the error is called ``objective``."""
@@ -240,10 +245,7 @@ def certify_network(
             for site, stack, support in zip(sites, problems.stacks(sites), supports, strict=True)
         )
         for row in run_all(certify_choice, calls, backend=config.parallel, jobs=config.jobs):
-            report(
-                f"{row.layer}: {row.worse:.1%} worse than the best choice found, which is "
-                f"proved within {row.best_gap:.1%}"
-            )
+            report(str(row))
             rows.append(row)
     return rows
 
@@ -297,7 +299,7 @@ def certify_choice(
         support=tuple(np.flatnonzero(support).tolist()),
         nodes=best.nodes,
         seconds=best.seconds,
-        status="tree" if best.nodes >= _BRANCHED else "root" if best.nodes else "trivial",
+        status=str(best.status),
     )
 
 
@@ -363,9 +365,8 @@ class _Pair:
                 raise InputError(
                     f"{run} has no pruned/ and dense/ networks: name the dense one by --dense"
                 )
-            if layout.result.is_file():
-                result = json.loads(layout.result.read_text())
-                self.method = result["method"]
+            result = read_result(run)
+            self.method = str((result or {}).get("method", self.method))
             self.pruned_folder, self.dense_folder = layout.pruned, layout.compared
         else:
             self.pruned_folder, self.dense_folder = run, dense
@@ -380,4 +381,10 @@ class _Pair:
         """(groups,) bool: as the run says, or by matching the two networks' weights."""
         if self._channels is None:
             return match(self.dense, self.pruned, self.groups)
-        return kept_groups(self.groups, self._channels)
+        try:
+            return kept_groups(self.groups, self._channels)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise InputError(
+                f"{self.pruned_folder.parent}: the channels that the result names are none of "
+                "dense/: restore result.json from a copy, or move it away to go without"
+            ) from None

@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from formulations.arrays import BoolArray, FloatArray
-from formulations.layer.solvers.selection import Choice, choose, eliminate
+from formulations.layer.solvers.selection import Choice, Proof, choose, eliminate
 from formulations.layer.solvers.selection import Path as Elimination
 from formulations.layer.stack import Stack
 from formulations.output import write_output
@@ -33,6 +33,7 @@ from mipprune.oneshot.layer_problems import CalibratedProblems, reading_less
 from mipprune.oneshot.parallel import run_all
 from mipprune.oneshot.refit import refit
 from mipprune.oneshot.sites import Site, find_sites
+from mipprune.runs.files import intermediate
 from mipprune.structure.cost import Cost
 from mipprune.structure.removal import prune_groups
 from mipprune.structure.widths import budget_problem, solve_budget
@@ -158,8 +159,9 @@ class Chooser:
             file = self._file(number, "ratios.json")
             if not file.exists():
                 write_output(file, json.dumps(self._ratios(number, path)).encode())
-            at, ratio = zip(*json.loads(file.read_text()), strict=True)
-            logarithm = np.log(np.maximum(ratio, 1e-300))
+            with intermediate(file):
+                at, ratio = zip(*json.loads(file.read_text()), strict=True)
+                logarithm = np.log(np.maximum(ratio, 1e-300))
             numbers = np.arange(len(path.errors))
             curves.append(path.errors * np.exp(np.interp(numbers, at, logarithm)))
         return curves
@@ -244,6 +246,7 @@ class Chooser:
                 "bound": choice.bound,
                 "nodes": choice.nodes,
                 "seconds": choice.seconds,
+                "status": choice.status,
             }
             write_output(self._choice(number, widths[number]), json.dumps(data).encode())
         return [self._read_choice(n, widths[n]) for n in range(len(self.sites))]
@@ -273,14 +276,18 @@ class Chooser:
         write_output(self._file(number, "path.npz"), data.getvalue())
 
     def _load(self, number: int) -> Elimination:
-        with np.load(self._file(number, "path.npz")) as data:
+        file = self._file(number, "path.npz")
+        with intermediate(file), np.load(file) as data:
             return Elimination(data["order"], data["errors"])
 
     def _read_choice(self, number: int, width: int) -> Choice:
-        data = json.loads(self._choice(number, width).read_text())
+        file = self._choice(number, width)
         support = np.zeros(len(self.sites[number].groups), bool)
-        support[data.pop("support")] = True
-        return Choice(support, **data)
+        with intermediate(file):
+            data = json.loads(file.read_text())
+            support[data.pop("support")] = True
+            status = Proof(data.pop("status", Proof.TRIVIAL))  # of older versions nothing is known
+            return Choice(support, status=status, **data)
 
     def _choice(self, number: int, width: int) -> Path:
         return self._file(number, f"{width}.json")

@@ -40,6 +40,7 @@ from mipprune.oneshot.forward_order import (
     scale_of,
 )
 from mipprune.oneshot.sites import ReadingLayer, Site
+from mipprune.runs.files import intermediate
 
 # Added to G's diagonal, toward the dense weights, as a share of its mean; and φ's own.
 _RIDGE, _SHRINKAGE = 1e-4, 1e-6
@@ -244,7 +245,7 @@ class CalibratedProblems:
         return found
 
     def _read(self, layer: Layer) -> tuple[FloatArray, FloatArray]:
-        with np.load(self._file(layer)) as data:
+        with intermediate(self._file(layer)), np.load(self._file(layer)) as data:
             return data["gram"], data["mean"]
 
     def _write(self, layer: Layer, gram: FloatArray, mean: FloatArray) -> None:

@@ -35,11 +35,12 @@ from mipprune.oneshot.refit import LayerFit, refit, renew_statistics
 from mipprune.oneshot.scores import choose_by_scores
 from mipprune.oneshot.sites import find_candidates
 from mipprune.runs import checkpoint
-from mipprune.runs.files import write_json
+from mipprune.runs.files import intermediate, write_json
 from mipprune.runs.layout import DENSE, PRUNED, RunLayout
 from mipprune.structure.allocation import check_reachable
 from mipprune.structure.removal import prune_groups, recalibrate
 
+_FITTED = "refit-{}.safetensors"  # a layer's tensors
 Report = Callable[[str], None]
 
 
@@ -82,6 +83,8 @@ class LayerChoice:
     nodes : int
         Of the branch and bound.
     seconds : float
+    status : {"tree", "root", "trivial"}
+        What the bound comes from: see :class:`mipprune.oneshot.certify.Certificate`.
     """
 
     layer: str
@@ -93,6 +96,7 @@ class LayerChoice:
     gap: float
     nodes: int
     seconds: float
+    status: str
 
     def as_json(self) -> dict[str, Any]:
         """The row of ``result.json``, where the error is called ``objective``."""
@@ -339,6 +343,7 @@ class Pruning:
                 gap=choice.gap,
                 nodes=choice.nodes,
                 seconds=choice.seconds,
+                status=str(choice.status),
             )
             for site, choice, constant in zip(
                 chooser.sites, choices, chooser.constants(), strict=True
@@ -361,17 +366,17 @@ class Pruning:
                 recalibrate(smaller, (images.to(device) for images in batches))
             return []
         file = state / "refit.json"
-        rows: list[LayerRefit] = []
-        if file.exists():
-            rows = [LayerRefit(**row) for row in json.loads(file.read_text())]
+        rows, done = list[LayerRefit](), {}
 
-        def tensors_of(layer: str) -> Path:
-            return state / f"refit-{layer}.safetensors"
+        if file.exists():
+            with intermediate(file):
+                rows = [LayerRefit(**row) for row in json.loads(file.read_text())]
+                done = {row.layer: load_file(state / _FITTED.format(row.layer)) for row in rows}
 
         def note(layer: Layer, fit: LayerFit, tensors: dict[str, torch.Tensor]) -> None:
             report(f"{layer.name}: refit, error {fit.before:.4f} → {fit.after:.4f}")
             cpu = {name: tensor.cpu() for name, tensor in tensors.items()}
-            write_output(tensors_of(layer.name), save(cpu))
+            write_output(state / _FITTED.format(layer.name), save(cpu))
             rows.append(LayerRefit(layer.name, fit.ridge, fit.before, fit.after))
             write_json(file, [asdict(row) for row in rows])
 
@@ -379,7 +384,7 @@ class Pruning:
             *(self.network, smaller, self.groups, kept, batches),
             positions=config.positions,
             seed=config.seed,
-            done={row.layer: load_file(tensors_of(row.layer)) for row in rows},
+            done=done,
             report=note,
         )
         if config.recalibrate:

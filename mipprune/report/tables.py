@@ -104,6 +104,7 @@ def print_choices(result: PruneRunResult) -> None:
             refitted = [*shares, f"{fit['ridge']:g}"]
         table.add_row(name, *chosen, *refitted)
     console().print(table)
+    _say_trivial(result["choices"])
 
 
 def print_certificates(found: Mapping[str, Any]) -> None:
@@ -121,6 +122,20 @@ def print_certificates(found: Mapping[str, Any]) -> None:
             *(f"{100 * row[key]:.2f}" for key in ("worse", "best_gap")),
         )
     console().print(table)
+    _say_trivial(found["layers"])
+
+
+def _say_trivial(rows: Sequence[Mapping[str, Any]]) -> None:
+    """What it means where a bound proves nothing."""
+    names = [row["layer"] for row in rows if row.get("status") == "trivial"]
+    if names:
+        console().print(
+            f"{', '.join(names)}: the bound is the trivial one, the error of keeping every group. "
+            "How far the best choice is from it stays open; more nodes=N prove more, on layers of "
+            "up to 1500 rows.",
+            highlight=False,
+            markup=False,
+        )
 
 
 def print_rows(title: str, rows: Sequence[Mapping[str, Any]]) -> None:

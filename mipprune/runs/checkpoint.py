@@ -7,7 +7,6 @@ which is renamed into place as a whole; where its files lie says :mod:`mipprune.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -21,10 +20,14 @@ from safetensors.torch import save as save_tensors
 from torch import nn
 
 from formulations.errors import InputError
-from formulations.output import write_output
+from formulations.output import explain, write_output
 from mipprune.models.registry import build, describe
 from mipprune.models.weights import assign_weights
 from mipprune.runs.files import (
+    RESTORE,
+    corrupt,
+    read_bytes,
+    read_json,
     replace_folder,
     rotate_folder,
     verify_sums,
@@ -118,6 +121,8 @@ def load(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
         If it is missing, truncated, altered or of another form.
     """
     layout = CheckpointLayout(_present(folder))
+    if not is_checkpoint(layout.path):
+        raise InputError(f"no checkpoint at {folder}: it has no {layout.model.name}")
     description = _read_json(layout.model)
     verify_sums(layout.path)
     try:
@@ -148,7 +153,7 @@ def load_generation(folder: Path) -> Generation:
         except InputError as error:
             broken = broken or str(error)
         except OSError as error:  # a failing disk
-            broken = broken or f"unreadable checkpoint: {error.filename or place}: {error.strerror}"
+            broken = broken or f"unreadable checkpoint: {explain(error, place)}"
     raise InputError(broken or f"no checkpoint at {folder}")
 
 
@@ -177,7 +182,8 @@ def file_bytes(folder: Path) -> int:
 
 def is_checkpoint(folder: Path) -> bool:
     """Whether a folder holds a checkpoint (perhaps a broken one)."""
-    return CheckpointLayout(folder).model.is_file()
+    layout = CheckpointLayout(folder)
+    return any(file.exists() for file in (layout.model, layout.weights, layout.sums))
 
 
 def find(folder: Path, *names: str) -> Path:
@@ -197,8 +203,10 @@ def find(folder: Path, *names: str) -> Path:
     """
     if not folder.is_dir():
         raise InputError(f"no run or checkpoint at {folder}")
-    for found in (folder, *(folder / name for name in names)):
-        if is_checkpoint(_present(found)):
+    if is_checkpoint(_present(folder)):
+        return folder
+    for found in (folder / name for name in names):
+        if _present(found).exists():  # a broken one too: another is not what is meant
             return found
     model, places = CheckpointLayout(folder).model.name, " or ".join(f"{name}/" for name in names)
     raise InputError(f"no checkpoint at {folder}: it has no {model}, {places}")
@@ -229,21 +237,14 @@ def _to_bytes(tensors: Mapping[str, torch.Tensor]) -> bytes:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text())
-        if not isinstance(value, dict):
-            raise ValueError
-    except FileNotFoundError:
-        raise InputError(f"no checkpoint at {path.parent}: it has no {path.name}") from None
-    except ValueError:  # covers a decoding error
-        raise InputError(f"corrupt checkpoint: {path} is not readable JSON") from None
-    return value
+    with corrupt():
+        return read_json(path, RESTORE)
 
 
 def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    with corrupt():
+        content = read_bytes(path, RESTORE)
     try:
-        return load_tensors(path.read_bytes())
-    except FileNotFoundError:
-        raise InputError(f"corrupt checkpoint: {path} is missing") from None
+        return load_tensors(content)
     except SafetensorError as error:
-        raise InputError(f"corrupt checkpoint: {path}: {error}") from None
+        raise InputError(f"corrupt checkpoint: {path}: {error}: {RESTORE}") from None

@@ -10,13 +10,47 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
+
+from safetensors import SafetensorError
 
 from formulations.errors import InputError
 from formulations.output import write_output
 from mipprune.runs.layout import CheckpointLayout
+
+# what NumPy, safetensors and the standard library say of a damaged file, and of a wrong content
+_UNREADABLE = (
+    OSError, EOFError, ValueError, LookupError, TypeError, BadZipFile, SafetensorError
+)  # fmt: skip
+
+RESTORE = "restore it from a copy, or make the checkpoint again"
+"""What to do about a file of a checkpoint that is missing or damaged."""
+
+
+@contextmanager
+def corrupt() -> Iterator[None]:
+    """What goes wrong within with a file is said of its checkpoint."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise InputError(f"corrupt checkpoint: {error.filename} is missing: {RESTORE}") from None
+    except InputError as error:
+        raise InputError(f"corrupt checkpoint: {error}") from None
+
+
+@contextmanager
+def intermediate(path: Path) -> Iterator[None]:
+    """What cannot be read within is said to be a result on the way that can be had again."""
+    try:
+        yield
+    except _UNREADABLE:
+        raise InputError(
+            f"{path} is damaged or missing: delete what is there, and --resume finds it out again"
+        ) from None
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -121,19 +155,27 @@ def verify_sums(folder: Path) -> None:
         If one cannot be read.
     """
     place = CheckpointLayout(folder).sums
+    with corrupt():
+        lines = read_text(place, RESTORE).splitlines()
     try:
-        lines = place.read_text().splitlines()
         sums = {name: digits for digits, name in (line.split("  ", 1) for line in lines)}
-    except (FileNotFoundError, ValueError):  # covers a decoding error
-        raise InputError(f"corrupt checkpoint: {place} is missing or damaged") from None
+    except ValueError:
+        sums = {}
+    if not sums:
+        raise InputError(f"corrupt checkpoint: {place} is empty or damaged: {RESTORE}")
     names = {path.name for path in folder.iterdir()} - {place.name}
     for name in sorted(names | set(sums)):
         path = folder / name
+        if name not in sums:
+            raise InputError(f"corrupt checkpoint: {path} is none of its files: move it away")
         if not path.is_file():
-            raise InputError(f"corrupt checkpoint: {path} is missing")
-        if file_digest(path) != sums.get(name):
+            what = "is a folder, not a file" if path.is_dir() else "is missing"
+            raise InputError(f"corrupt checkpoint: {path} {what}: {RESTORE}")
+        if file_digest(path) != sums[name]:
             size = path.stat().st_size
-            raise InputError(f"corrupt checkpoint: {path} ({size} bytes) differs from its checksum")
+            raise InputError(
+                f"corrupt checkpoint: {path} ({size} bytes) differs from its checksum: {RESTORE}"
+            )
 
 
 def file_digest(path: Path) -> str:

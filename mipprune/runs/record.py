@@ -11,10 +11,12 @@ from typing import Any
 import yaml
 
 from formulations.errors import InputError
+from mipprune.runs.files import read_json, read_text
 from mipprune.runs.layout import RunLayout
 from mipprune.runs.log import Log, LogEntry
 
 _MARKS = ("dense", "remove", "resume")  # lines that say what happened between epochs
+_AWAY = "restore it from a copy, or move it away to go without"
 _NOT_METHOD = {"phase", "epoch", "time", "loss", "accuracy", "images_per_s"}
 
 Line = Mapping[str, Any]
@@ -98,7 +100,7 @@ def read_run(path: Path) -> RunRecord:
         raise InputError(f"no run at {path}")
     layout = RunLayout(path)
     config, result = layout.config, layout.result
-    if not config.is_file() and not result.is_file():
+    if not config.exists() and not result.exists():
         raise InputError(f"no run at {path}: it has neither {config.name} nor {result.name}")
     text = _text(config) or ""
     try:
@@ -106,7 +108,7 @@ def read_run(path: Path) -> RunRecord:
     except yaml.YAMLError:
         settings = None
     if not isinstance(settings, dict):
-        raise InputError(f"{config} is not a mapping in YAML")
+        raise InputError(f"{config} is not a mapping in YAML: {_AWAY}")
     return RunRecord(
         path,
         settings,
@@ -155,26 +157,29 @@ def timeline(lines: Sequence[Line]) -> Timeline:
     )
 
 
+def read_result(run: Path) -> dict[str, Any] | None:
+    """``result.json`` of a run's folder; None of a run that has not ended.
+
+    Raises
+    ------
+    InputError
+        If there is one that cannot be read.
+    """
+    return _mapping(RunLayout(run).result)
+
+
 def _text(path: Path) -> str | None:
     try:
-        return path.read_text(encoding="utf-8")
+        return read_text(path, _AWAY)
     except FileNotFoundError:
         return None
-    except (OSError, UnicodeDecodeError):
-        raise InputError(f"{path} is not a readable text file") from None
 
 
 def _mapping(path: Path) -> dict[str, Any] | None:
-    text = _text(path)
-    if text is None:
-        return None
     try:
-        value = json.loads(text)
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        raise InputError(f"{path} is not a readable JSON object")
-    return value
+        return read_json(path, _AWAY)
+    except FileNotFoundError:
+        return None
 
 
 def _lines(path: Path) -> tuple[Line, ...]:
@@ -188,7 +193,7 @@ def _lines(path: Path) -> tuple[Line, ...]:
         except (ValueError, TypeError, KeyError):
             if number == text.count("\n") + 1:
                 break  # no newline yet: the run is writing it, or was killed
-            raise InputError(f"{path}, line {number}, is no line of metrics") from None
+            raise InputError(f"{path}, line {number}, is no line of metrics: {_AWAY}") from None
     return tuple(found)
 
 
@@ -201,7 +206,7 @@ def _log(path: Path) -> Log | None:
             key: LogEntry(str(entry["title"]), str(entry["unit"])) for key, entry in value.items()
         }
     except (KeyError, TypeError):
-        raise InputError(f"{path} does not give a title and a unit of every number") from None
+        raise InputError(f"{path} lacks titles or units of numbers: {_AWAY}") from None
 
 
 def _certificate(path: Path) -> tuple[Mapping[str, Any], ...] | None:
@@ -210,5 +215,5 @@ def _certificate(path: Path) -> tuple[Mapping[str, Any], ...] | None:
         return None
     rows = value.get("layers")
     if not isinstance(rows, list) or not all(isinstance(r, dict) and "layer" in r for r in rows):
-        raise InputError(f'{path} holds no certificates: "layers" is not a list of named layers')
+        raise InputError(f"{path} holds no certificates, a list of layers: {_AWAY}")
     return tuple(rows)

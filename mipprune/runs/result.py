@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 LATENCY_BATCH = 64  # images of the forward pass whose latency is measured
 
@@ -102,6 +102,9 @@ class LayerChoice(TypedDict):
     nodes : int
         Of the branch and bound.
     seconds : float
+    status : {"tree", "root", "trivial"}
+        What the bound comes from: a branch and bound, relaxations alone, or the error of keeping
+        every channel. Older results do not say it.
     """
 
     layer: str
@@ -113,6 +116,7 @@ class LayerChoice(TypedDict):
     gap: float
     nodes: int
     seconds: float
+    status: NotRequired[str]
 
 
 class LayerFit(TypedDict):

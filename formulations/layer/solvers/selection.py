@@ -10,6 +10,7 @@ several layers read the groups (:mod:`formulations.layer.stack`) the rises of al
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from enum import StrEnum
 
 import numpy as np
 
@@ -25,6 +26,8 @@ from formulations.numerics.block_diagonal import diagonal_blocks
 _USUAL, _LARGE = 600, 1500
 # a price that is none, as a share of c₀: a term's must be positive
 _FREE = 1e-12
+# a bound that is higher by this share of the objective proves nothing more
+_NOTHING = 1e-9
 # prices, of the least at which fewer groups would do: the limit on their number shall bind
 _SHARES_OF_SLOPE = (0.5, 0.1, 0.01)
 
@@ -94,6 +97,17 @@ def eliminate(stack: Stack) -> Path:
     return Path(np.array(order), errors)
 
 
+class Proof(StrEnum):
+    """What the bound of a choice comes from; each is the text of its value, too."""
+
+    TREE = "tree"
+    """A branch and bound."""
+    ROOT = "root"
+    """Relaxations alone."""
+    TRIVIAL = "trivial"
+    """The error of keeping every group: of choices of one size nothing is proved."""
+
+
 @dataclass(frozen=True, eq=False)
 class Choice:
     """A choice of so many groups, what it reaches, and what no choice of as many can beat.
@@ -106,6 +120,8 @@ class Choice:
     nodes : int
         Of the branch and bound.
     seconds : float
+    status : Proof
+        What the bound comes from.
     """
 
     support: BoolArray
@@ -113,6 +129,7 @@ class Choice:
     bound: float
     nodes: int = 0
     seconds: float = 0.0
+    status: Proof = Proof.TRIVIAL
 
     @property
     def gap(self) -> float:
@@ -186,7 +203,7 @@ def _prove(
     kept = int(support.sum())
     slope = float(((path.errors[:kept] - path.errors[kept]) / np.arange(kept, 0, -1)).min())
     value, spent, taken = stack.objective(support), 0, 0.0
-    bound = stack.objective(np.ones(stack.groups, bool))
+    bound, status = stack.objective(np.ones(stack.groups, bool)), Proof.TRIVIAL
     for share in _SHARES_OF_SLOPE:
         price = max(share * slope, _FREE * stack.constant)
         found = search(
@@ -195,14 +212,17 @@ def _prove(
             nodes=nodes,
             seconds=seconds,
         )
-        bound = max(bound, found.bound - price * kept)
+        proved = found.bound - price * kept
+        if proved > bound + _NOTHING * value:
+            status = Proof.TREE if found.nodes > 1 else Proof.ROOT
+        bound = max(bound, proved)
         spent, taken = spent + found.nodes, taken + found.seconds
         best, enough = _filled(found.support, kept, path), found.support.sum() == kept
         if (reached := stack.objective(best)) < value:
             value, support = reached, best
         if enough or value - bound <= gap * value:
             break
-    return Choice(support, value, min(bound, value), spent, taken)
+    return Choice(support, value, min(bound, value), spent, taken, status)
 
 
 def _filled(support: BoolArray, kept: int, path: Path) -> BoolArray:

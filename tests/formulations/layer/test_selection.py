@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from formulations import LayerProblem, refit, square
 from formulations.errors import InputError
 from formulations.layer.relaxations.indicator_newton import IndicatorNewton
+from formulations.layer.solvers import selection
 from formulations.layer.solvers.branch_and_bound import relax
-from formulations.layer.solvers.selection import choose, eliminate
-from formulations.layer.solvers.stack_search import improve, search
+from formulations.layer.solvers.selection import Proof, choose, eliminate
+from formulations.layer.solvers.stack_search import Found, improve, search
 from formulations.layer.stack import Stack
 from formulations.solving.node import Node
 
@@ -236,3 +237,17 @@ def test_wrong_numbers_are_refused():
         choose(stack(0), 7)
     with pytest.raises(InputError, match="same groups"):
         Stack((layer(0, groups=4), layer(0, groups=5)))
+
+
+def test_a_bound_that_no_relaxation_lifts_is_said_to_be_trivial(monkeypatch):
+    layers = stack(1)
+    everything = layers.objective(np.ones(layers.groups, bool))
+    assert choose(layers, 2, nodes=0).status == Proof.TRIVIAL
+    proved = choose(layers, 2, gap=1e-6, nodes=1000)
+    assert proved.status in (Proof.ROOT, Proof.TREE)
+    assert proved.bound > everything
+    found = Found(eliminate(layers).support(2), -np.inf, 9, 0.0)  # a tree that was cut short
+    monkeypatch.setattr(selection, "search", lambda *_, **__: found)
+    stopped = choose(layers, 2, nodes=1000)
+    assert (stopped.status, stopped.bound) == (Proof.TRIVIAL, everything)
+    assert (stopped.nodes, stopped.support.sum()) == (9, 2)

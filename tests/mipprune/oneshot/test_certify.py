@@ -128,6 +128,17 @@ def test_another_network_is_not_taken_for_a_part(pair, tmp_path):
         certify_run(tmp_path / "other", CertifyConfig())
 
 
+def test_a_bound_that_proves_nothing_is_called_so(pair, tmp_path):
+    folder, *_ = pair
+    words = ["certify", str(folder), *QUICK, "nodes=0", "layers=[layer1.0.conv2]"]
+    found = CliRunner().invoke(app, [*words, "--json", str(tmp_path / "c.json")])
+    assert found.exit_code == 0, found.exception
+    (row,) = json.loads((tmp_path / "c.json").read_text())["layers"]
+    assert row["status"] == "trivial"
+    assert "nothing is proved: the bound is the error of keeping every group" in found.stderr
+    assert "layer1.0.conv2: the bound is the trivial one" in " ".join(found.stdout.split())
+
+
 def test_the_command_prints_draws_and_writes(pair, tmp_path):
     folder, *_ = pair
     words = ["certify", str(folder), *QUICK, "nodes=1", "layers=[layer*.conv2]"]
