@@ -33,7 +33,8 @@ from torch.nn import functional as F
 
 from mipprune.config.schema import BudgetConfig, OptimizerConfig
 from mipprune.distributed.device import pick_device
-from mipprune.methods.registry import Method, Task, create, settings_of
+from mipprune.methods.base import Method, Task
+from mipprune.methods.registry import create, settings_of
 from mipprune.models.registry import build
 from mipprune.runs.files import write_json
 from mipprune.structure.scope import find_structure

@@ -12,8 +12,11 @@ import typer
 from formulations.errors import InputError
 from formulations.output import check_output, is_stdout
 
+# typer loads pydantic, 0.2 s, to make a truth value of nothing: its own options begin with one
+_OPTIONS = dict.fromkeys(("help", "install_completion", "show_completion"), False)
 app = typer.Typer(
     no_args_is_help=True,
+    context_settings={"default_map": _OPTIONS},
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     help="Mixed-integer programming and the training of pruned neural networks.",

@@ -121,12 +121,16 @@ def recipes(json_file: Json = None) -> None:
     """List the recipes that ship."""
     from mipprune.config.overrides import configure
     from mipprune.config.recipes import read_recipe, recipe_names
+    from mipprune.config.schema import MethodConfig
     from mipprune.config.train import Config
 
     check_writable(json_file)
     found = {}
     for name in recipe_names():
-        config = configure(Config, read_recipe(name))
+        values = read_recipe(name)
+        # a method's other settings stand beside its code, which would load torch
+        values["method"] = MethodConfig(name=values["method"]["name"])
+        config = configure(Config, values)
         found[name] = {
             "model": config.model.name,
             "data": config.data.name,

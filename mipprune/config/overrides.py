@@ -47,7 +47,7 @@ def configure(kind: type[Kind], values: Mapping[str, Any], overrides: Sequence[s
         _assign(own, key.split("."), value, kind)
     for key, value in own.items():
         field = kind.model_fields.get(key)
-        if field is not None and section_of(field) and not isinstance(value, dict | None):
+        if field is not None and section_of(field) and not isinstance(value, dict | Section | None):
             own[key] = {"name": value}
     try:
         return kind.model_validate(own)

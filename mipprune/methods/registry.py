@@ -14,16 +14,16 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from formulations import plugins
 from formulations.errors import InputError
 from mipprune import methods
 from mipprune.config.schema import MethodConfig
-from mipprune.methods.base import Method, Task
 from mipprune.runs.log import Log
 
-__all__ = ["ENTRY_POINTS", "Method", "Task", "create", "log_of", "names", "settings_of"]
+if TYPE_CHECKING:  # torch: names and settings are asked for where nothing is trained
+    from mipprune.methods.base import Method, Task
 
 # Other packages add methods under this name: modules with Settings and METHOD.
 ENTRY_POINTS = "mipprune.methods"
@@ -94,7 +94,8 @@ def _module(name: str) -> MethodModule:
         raise InputError(f"unknown method {name!r}: the nearest valid one is {close!r}")
     found = plugins.load(ENTRY_POINTS, name)
     settings, method = (getattr(found, part, None) for part in ("Settings", "METHOD"))
-    if not (_is_kind(settings, MethodConfig) and _is_kind(method, Method)):
+    base = importlib.import_module(f"{methods.__name__}.base")
+    if not (_is_kind(settings, MethodConfig) and _is_kind(method, base.Method)):
         raise InputError(
             f"{name} of {ENTRY_POINTS} is no method: a module with Settings, a MethodConfig, and "
             "METHOD, a Method"

@@ -14,7 +14,8 @@ from formulations.arrays import BoolArray
 from formulations.errors import InputError
 from mipprune.config.schema import BudgetConfig, OptimizerConfig
 from mipprune.data.base import TEST_BATCH, Batch, Data
-from mipprune.methods.registry import Task, create, settings_of
+from mipprune.methods.base import Task
+from mipprune.methods.registry import create, settings_of
 from mipprune.methods.shared.scores import group_importance
 from mipprune.structure.cost import Cost
 

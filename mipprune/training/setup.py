@@ -16,7 +16,8 @@ from mipprune.config.train import Config
 from mipprune.data.registry import Data, load
 from mipprune.distributed.device import pick_device
 from mipprune.distributed.ranks import Ranks
-from mipprune.methods.registry import Method, Task, create
+from mipprune.methods.base import Method, Task
+from mipprune.methods.registry import create
 from mipprune.runs.networks import make_network
 from mipprune.structure.cost import Cost
 from mipprune.structure.groups import Groups

@@ -4,7 +4,8 @@ import torch
 
 from mipprune.config.schema import BudgetConfig, OptimizerConfig
 from mipprune.data.registry import load
-from mipprune.methods.registry import Task, create, settings_of
+from mipprune.methods.base import Task
+from mipprune.methods.registry import create, settings_of
 from mipprune.models.registry import build
 from mipprune.structure.scope import find_structure
 
