@@ -6,7 +6,7 @@ BIN := .venv/bin
 setup: .venv/.ready
 
 # Everything that the tests need, so that one environment serves all targets.
-.venv/.ready: pyproject.toml constraints.txt
+.venv/.ready: pyproject.toml constraints.txt formulations/layer/relaxations/_descent.pyx
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,docs,bench,export]"
 	touch $@

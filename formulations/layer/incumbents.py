@@ -12,7 +12,6 @@ from formulations.layer.problem import LayerProblem
 from formulations.layer.refit import refit
 from formulations.solving import safe_bound
 from formulations.solving.incumbents import Incumbents
-from formulations.solving.node import FREE
 from formulations.terms.partition import Partition
 
 
@@ -32,7 +31,6 @@ class RefitIncumbents(Incumbents):
     def __init__(self, problem: LayerProblem, most: int, pause: Callable[[], None]) -> None:
         super().__init__(problem.groups, most, problem.constant)
         self.problem, self.pause = problem, pause
-        self._free = np.full(problem.groups, FREE, np.int8)
         if problem.plain:
             self._data = (
                 np.ascontiguousarray(problem.hessian),
@@ -54,7 +52,7 @@ class RefitIncumbents(Incumbents):
             trial = self.support.copy()
             if self.problem.plain:
                 block = self.problem.block
-                value, fell = local_search.improve(*self._data, self._free, trial, self.most, block)
+                value, fell = local_search.improve(*self._data, trial, self.most, block)
             else:
                 value, fell = self._flip(trial)
             if fell:

@@ -1,4 +1,4 @@
-"""Compiled refits and local search on supports, φ = a‖w‖².
+"""Refits and local search on supports, φ = a‖w‖².
 
 The objective of a support S is a Schur complement of the Hessian H = G + 2a; what adding or
 removing a group changes follows from one inverse (Hassibi & Stork 1993 for the removal).
@@ -6,17 +6,18 @@ removing a group changes follows from one inverse (Hassibi & Stork 1993 for the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
-from numba import njit
-from numpy.typing import NDArray
+from scipy.linalg import lapack
 
 from formulations.arrays import BoolArray, FloatArray, IntArray
-from formulations.solving.node import FREE
+from formulations.numerics.block_diagonal import diagonal_blocks
 
 SWAPS = 8  # groups that a swap may drop, the cheapest first
+_ROUNDING = 1e-12  # relative
 
 
-@njit(cache=True)
 def refit(
     hessian: FloatArray,
     cross: FloatArray,
@@ -26,79 +27,14 @@ def refit(
     block: int,
 ) -> tuple[float, FloatArray, FloatArray]:
     """(objective, weights (k·b, O), inverse (k·b, k·b)) of the best weights on a support (k,)."""
-    rows = np.empty(len(support) * block, np.int64)
-    paid = constant
-    for i in range(len(support)):
-        paid += price[support[i]]
-        for k in range(block):
-            rows[i * block + k] = support[i] * block + k
-    part = np.empty((len(rows), len(rows)))
-    right = np.empty((len(rows), cross.shape[1]))
-    for i in range(len(rows)):
-        for k in range(len(rows)):
-            part[i, k] = hessian[rows[i], rows[k]]
-        right[i] = cross[rows[i]]
-    inverse = np.ascontiguousarray(np.linalg.inv(part)) if len(rows) else part
+    rows = _rows(support, block)
+    right = cross[rows]
+    inverse = _inverse(hessian[rows[:, None], rows])
     weights = inverse @ right
-    return paid - 0.5 * np.sum(weights * right), weights, inverse
+    paid = constant + float(price[support].sum())
+    return paid - 0.5 * float(np.vdot(weights, right)), weights, inverse
 
 
-@njit(cache=True)
-def _energy(
-    matrix: FloatArray,
-    vectors: FloatArray,
-) -> float:
-    """½⟨v, matrix⁻¹ v⟩, summed over the columns of (b, O)."""
-    if len(matrix) == 1:
-        return 0.5 * np.sum(vectors * vectors) / matrix[0, 0]
-    return 0.5 * np.sum(vectors * np.linalg.solve(matrix, vectors))
-
-
-@njit(cache=True)
-def _gains(
-    hessian: FloatArray,
-    cross: FloatArray,
-    price: FloatArray,
-    support: IntArray,
-    weights: FloatArray,
-    inverse: FloatArray,
-    block: int,
-    change: FloatArray,
-) -> None:
-    """What adding or removing each group changes, exactly, (J,), in place.
-
-    Removal of j costs ½⟨W_j, ((H_SS⁻¹)_jj)⁻¹ W_j⟩ − c_j; addition gains ½⟨r_j, Z_j⁻¹ r_j⟩ − c_j,
-    r_j the residual and Z_j the Schur complement of block j.
-    """
-    count = len(support)
-    inside = np.zeros(len(change), np.bool_)
-    rows = np.empty(count * block, np.int64)
-    for i in range(count):
-        inside[support[i]] = True
-        for k in range(block):
-            rows[i * block + k] = support[i] * block + k
-    for i in range(count):
-        first = i * block
-        own = np.ascontiguousarray(weights[first : first + block])
-        part = np.ascontiguousarray(inverse[first : first + block, first : first + block])
-        change[support[i]] = _energy(part, own) - price[support[i]]
-    coupling = hessian[rows]
-    pushed = inverse @ coupling
-    residual = cross - np.ascontiguousarray(coupling.T) @ weights
-    for j in range(len(change)):
-        if inside[j]:
-            continue
-        first = j * block
-        schur = hessian[first : first + block, first : first + block].copy()
-        for i in range(len(rows)):
-            for k in range(block):
-                for m in range(block):
-                    schur[k, m] -= coupling[i, first + k] * pushed[i, first + m]
-        own = np.ascontiguousarray(residual[first : first + block])
-        change[j] = price[j] - _energy(schur, own)
-
-
-@njit(cache=True)
 def changes(
     hessian: FloatArray,
     cross: FloatArray,
@@ -107,20 +43,31 @@ def changes(
     chosen: IntArray,
     block: int,
 ) -> tuple[float, FloatArray]:
-    """The objective of a support (k,), and what adding or removing each group changes, (J,)."""
+    """The objective of a support (k,), and what adding or removing each group changes, (J,).
+
+    Exactly: removal of j costs ½⟨W_j, ((H_SS⁻¹)_jj)⁻¹ W_j⟩ − c_j; addition gains
+    ½⟨R_j, Z_j⁻¹ R_j⟩ − c_j, R_j the residual and Z_j the Schur complement of block j.
+    """
     value, weights, inverse = refit(hessian, cross, constant, price, chosen, block)
+    outside = np.ones(len(price), bool)
+    outside[chosen] = False
+    others = np.flatnonzero(outside)
+    rows, columns = _rows(chosen, block), _rows(others, block)
+    coupling = hessian[rows[:, None], columns]
+    residual = cross[columns] - coupling.T @ weights
+    fixed = _products(coupling, inverse @ coupling, block)
+    schur = diagonal_blocks(hessian, block)[others] - fixed
     change = np.empty(len(price))
-    _gains(hessian, cross, price, chosen, weights, inverse, block, change)
+    change[chosen] = _energy(diagonal_blocks(inverse, block), weights) - price[chosen]
+    change[others] = price[others] - _energy(schur, residual)
     return value, change
 
 
-@njit(cache=True)
 def improve(
     hessian: FloatArray,
     cross: FloatArray,
     constant: float,
     price: FloatArray,
-    fixed: NDArray[np.int8],
     support: BoolArray,
     most: int,
     block: int,
@@ -131,8 +78,6 @@ def improve(
     ----------
     hessian, cross, constant, price : (D, D), (D, O), float, (J,)
         φ is in the Hessian.
-    fixed : (J,) int8 array
-        States that the search respects; all 2 for a free one.
     support : (J,) bool array
         Where to start, of at most ``most`` groups; overwritten with the better one.
     most : int
@@ -144,42 +89,89 @@ def improve(
     (float, bool)
         The objective, and whether it fell.
     """
-    groups = len(support)
     chosen = np.flatnonzero(support)
-    value, change = changes(hessian, cross, constant, price, chosen, block)
-    best, first, second = -1e-12 * abs(value), -1, -1
-    for j in range(groups):
-        if fixed[j] != FREE or (not support[j] and len(chosen) >= most):
-            continue
-        if change[j] < best:
-            best, first = change[j], j
-    if first < 0:
-        # swaps: drop one of the groups that cost least to drop, then add the best
-        order = np.argsort(change)
-        tried = 0
-        for j in order:
-            if not support[j] or fixed[j] != FREE:
-                continue
-            tried += 1
-            if tried > SWAPS:
-                break
-            rest = chosen[chosen != j]
-            after, swapped = changes(hessian, cross, constant, price, rest, block)
-            for k in range(groups):
-                if support[k] or fixed[k] != FREE:
-                    continue
-                if after - value + swapped[k] < best:
-                    best, first, second = after - value + swapped[k], j, k
-    if first < 0:
-        return value, False
-    support[first] = not support[first]
-    if second >= 0:
-        support[second] = True
+    data = (hessian, cross, constant, price)
+    value, change = changes(*data, chosen, block)
+    least = -_ROUNDING * abs(value)
+    move = _flip(change, support, most, least)
+    if not move:
+        move = _swap(lambda rest: changes(*data, rest, block), chosen, value, change, least)
+    trial = support.copy()
+    trial[move] ^= True
     # a promise counts only if the refit keeps it: rounding must not make the search go in circles
-    found = refit(hessian, cross, constant, price, np.flatnonzero(support), block)[0]
-    if found < value - 1e-12 * (abs(value) + constant):
+    found = refit(*data, np.flatnonzero(trial), block)[0] if move else value
+    if found < value - _ROUNDING * (abs(value) + constant):
+        support[:] = trial
         return found, True
-    support[first] = not support[first]
-    if second >= 0:
-        support[second] = False
     return value, False
+
+
+def _flip(change: FloatArray, support: BoolArray, most: int, least: float) -> list[int]:
+    """The group whose flip changes the objective by least, and by less than ``least``."""
+    allowed = change if support.sum() < most else np.where(support, change, np.inf)
+    group = int(allowed.argmin())
+    return [group] if allowed[group] < least else []
+
+
+def _swap(
+    without: Callable[[IntArray], tuple[float, FloatArray]],
+    chosen: IntArray,
+    value: float,
+    change: FloatArray,
+    least: float,
+) -> list[int]:
+    """The groups (dropped, added) that change the objective by least, and by less than ``least``.
+
+    Parameters
+    ----------
+    without : callable
+        :func:`changes` of the groups that are left.
+    chosen : (k,) array
+        The groups of the support.
+    value, change : float, (J,) array
+        :func:`changes` of the support. Of its groups those that cost least to drop are tried.
+    least : float
+    """
+    swap: list[int] = []
+    for dropped in chosen[np.argsort(change[chosen], kind="stable")][:SWAPS]:
+        after, added = without(chosen[chosen != dropped])
+        added[chosen] = np.inf
+        group = int(added.argmin())
+        if after - value + added[group] < least:
+            least, swap = after - value + added[group], [int(dropped), group]
+    return swap
+
+
+def _rows(groups: IntArray, block: int) -> IntArray:
+    """The rows of groups (k,), (k·b,)."""
+    return (groups[:, None] * block + np.arange(block)).ravel()
+
+
+def _inverse(matrix: FloatArray) -> FloatArray:
+    """Of a symmetric matrix, which is overwritten: twice as fast as ``np.linalg.inv``."""
+    size = len(matrix)
+    if size == 0:
+        return matrix
+    # LAPACK reads by columns: a symmetric matrix transposed need not be copied
+    factors, pivots, singular = lapack.dgetrf(matrix.T, overwrite_a=True)
+    if singular:
+        raise np.linalg.LinAlgError("the Hessian of the support is singular")
+    inverse, _ = lapack.dgetri(factors, pivots, lwork=64 * size, overwrite_lu=True)
+    return np.asarray(inverse.T)
+
+
+def _products(left: FloatArray, right: FloatArray, block: int) -> FloatArray:
+    """left_jᵀ right_j of every block of b columns of two (n, m·b) matrices, (m, b, b)."""
+    shape = (left.shape[1] // block, block, len(left))
+    left = np.ascontiguousarray(left.T).reshape(shape)
+    right = np.ascontiguousarray(right.T).reshape(shape)
+    return left @ right.transpose(0, 2, 1)
+
+
+def _energy(matrices: FloatArray, vectors: FloatArray) -> FloatArray:
+    """½⟨v_j, matrix_j⁻¹ v_j⟩, summed over the columns, (m,), of (m, b, b) and (m·b, O) arrays."""
+    blocks, block = matrices.shape[:2]
+    if block == 1:
+        return 0.5 * (vectors * vectors).sum(axis=1) / matrices[:, 0, 0]
+    parts = vectors.reshape(blocks, block, vectors.shape[1])
+    return 0.5 * (parts * np.linalg.solve(matrices, parts)).sum(axis=(1, 2))

@@ -24,7 +24,7 @@ from formulations import (
     solve,
 )
 
-HEAVY = ("numpy", "scipy", "sympy", "pyomo", "highspy", "numba", "torch")
+HEAVY = ("numpy", "scipy", "sympy", "pyomo", "highspy", "torch")
 
 
 def network_problem():

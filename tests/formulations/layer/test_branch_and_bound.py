@@ -206,8 +206,7 @@ def test_local_search_ends_where_no_flip_helps(problem, seed):
     support = np.random.default_rng(seed).random(groups) < 0.5
     start = problem.objective(refit(problem, support), support)
     price = np.broadcast_to(problem.term.price, (groups,)).astype(float)
-    free = np.full(groups, FREE, np.int8)
-    data = (problem.hessian, problem.cross, problem.constant, price, free)
+    data = (problem.hessian, problem.cross, problem.constant, price)
     fell, value = True, start
     while fell:
         value, fell = improve(*data, support, groups, problem.block)

@@ -1,0 +1,8 @@
+"""The steps of block coordinate descent: compiled where that was possible, else in NumPy."""
+
+try:
+    from formulations.layer.relaxations._descent import Descent
+except ImportError:  # installed without a compiler: the same steps, some ten times slower
+    from formulations.layer.relaxations.descent_numpy import Descent  # type: ignore[assignment]
+
+__all__ = ["Descent"]
