@@ -6,10 +6,12 @@ from .budget.problem import BudgetProblem as BudgetProblem
 from .budget.problem import Limit as Limit
 from .budget.problem import OutOfReach as OutOfReach
 from .errors import InputError as InputError
+from .layer.export import write_linear_model as write_linear_model
 from .layer.export import write_model as write_model
 from .layer.extraction.extract import extract as extract
 from .layer.files import load_problem as load_problem
 from .layer.files import save_problem as save_problem
+from .layer.linear_model import linear_model as linear_model
 from .layer.problem import LayerProblem as LayerProblem
 from .layer.pyomo_model import pyomo_model as pyomo_model
 from .layer.refit import refit as refit

@@ -67,8 +67,8 @@ def big_m_block(
     """
     if not all(math.isfinite(m) for m in bounds):
         raise InputError("the big-M form needs a finite bound for every weight")
-    block.y = pyo.Var(domain=pyo.Binary)
-    _box(block, weights, bounds)
+    block.y = pyo.Var(domain=pyo.Binary, doc="1 if the group is kept")
+    state_box(block, weights, bounds)
     square = sum(w**2 for w in weights)
     if term.ridge is not None and not _ball(term):
         shrinkage = float(term.ridge) * square
@@ -106,12 +106,14 @@ def perspective_block(
     """
     if not term.superlinear and not all(math.isfinite(m) for m in bounds):
         raise InputError("this φ grows linearly: its perspective needs a finite bound")
-    block.y = pyo.Var(domain=pyo.Binary)
-    _box(block, weights, bounds)
+    block.y = pyo.Var(domain=pyo.Binary, doc="1 if the group is kept")
+    state_box(block, weights, bounds)
     square = sum(w**2 for w in weights)
     if term.ridge is not None and not _ball(term):
-        block.t = pyo.Var(domain=pyo.NonNegativeReals)
-        block.cone = pyo.Constraint(expr=square - block.t * block.y <= 0)
+        block.t = pyo.Var(domain=pyo.NonNegativeReals, doc="at least the sum of w^2 over y")
+        block.cone = pyo.Constraint(
+            expr=square - block.t * block.y <= 0, doc="sum of w^2 <= t*y: a rotated cone"
+        )
         shrinkage = float(term.ridge) * block.t
     else:
         inside = _EPSILON + (1 - _EPSILON) * block.y
@@ -136,25 +138,28 @@ def _phi(term: Term, norm: pyo.Expression) -> pyo.Expression:
 def _norm(block: pyo.Block, weights: Sequence[pyo.Var], term: Term) -> pyo.Var:
     """The variable s ≥ ‖w‖_p; ψ does not decrease, so that it is tight at an optimum."""
     order = term.profile.norm_order
-    block.s = pyo.Var(domain=pyo.NonNegativeReals)
+    block.s = pyo.Var(domain=pyo.NonNegativeReals, doc="at least the norm of the group")
     if order == 2:
-        block.norm = pyo.Constraint(expr=sum(w**2 for w in weights) <= block.s**2)
+        block.norm = pyo.Constraint(
+            expr=sum(w**2 for w in weights) <= block.s**2, doc="sum of w^2 <= s^2"
+        )
     else:
-        block.size = pyo.Var(range(len(weights)), domain=pyo.NonNegativeReals)
-        block.sizes = pyo.ConstraintList()
+        block.size = pyo.Var(range(len(weights)), domain=pyo.NonNegativeReals, doc="at least |w|")
+        block.sizes = pyo.ConstraintList(doc="size >= |w|")
         for k, w in enumerate(weights):
             block.sizes.add(w <= block.size[k])
             block.sizes.add(-w <= block.size[k])
         powers = sum(block.size[k] ** order for k in range(len(weights)))
-        block.norm = pyo.Constraint(expr=powers <= block.s**order)
+        block.norm = pyo.Constraint(expr=powers <= block.s**order, doc="sum of size^p <= s^p")
     if _ball(term):
-        block.ball = pyo.Constraint(expr=block.s <= float(term.bound) * block.y)
+        block.ball = pyo.Constraint(expr=block.s <= float(term.bound) * block.y, doc="s <= M*y")
     return block.s
 
 
-def _box(block: pyo.Block, weights: Sequence[pyo.Var], bounds: Sequence[float]) -> None:
-    block.below = pyo.ConstraintList()
-    block.above = pyo.ConstraintList()
+def state_box(block: pyo.Block, weights: Sequence[pyo.Var], bounds: Sequence[float]) -> None:
+    """State |w_k| ≤ M_k y for the finite M_k, in place."""
+    block.below = pyo.ConstraintList(doc="w <= M*y")
+    block.above = pyo.ConstraintList(doc="w >= -M*y")
     for w, m in zip(weights, bounds, strict=True):
         if math.isfinite(m):
             block.below.add(w - m * block.y <= 0)

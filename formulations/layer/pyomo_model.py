@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pyomo.environ as pyo
 
@@ -10,6 +12,7 @@ from formulations.errors import InputError
 from formulations.layer.big_m import big_m
 from formulations.layer.problem import LayerProblem
 from formulations.layer.pyomo_blocks import BLOCKS
+from formulations.terms.term import Term
 
 
 def pyomo_model(
@@ -44,44 +47,62 @@ def pyomo_model(
     """
     if form not in BLOCKS:
         raise InputError(f"unknown form {form!r}: one of {', '.join(BLOCKS)}")
-    count, columns = problem.cross.shape
-    model = pyo.ConcreteModel()
-    model.J, model.K = pyo.RangeSet(0, problem.groups - 1), pyo.RangeSet(0, count - 1)
-    model.N = pyo.RangeSet(0, columns - 1)
-    _state_groups(model, problem, form)
-    if cardinality is not None:
-        kept = sum(model.group[j].y for j in model.J)
-        model.cardinality = pyo.Constraint(expr=kept <= cardinality)
-    costs = sum(model.group[j].cost for j in model.J)
-    prices = _state_nested(model, problem)
-    model.objective = pyo.Objective(expr=_loss(model, problem) + costs + prices)
+    box = bounds = big_m(problem)
+    if form != "big-m":
+        bounds = np.broadcast_to(problem.per_row(problem.term.bound)[:, None], problem.cross.shape)
+    model = state(problem, BLOCKS[form], bounds, box, _loss, cardinality)
+    model.doc = f"{form} form"
     return model
 
 
-def _state_groups(model: pyo.ConcreteModel, problem: LayerProblem, form: str) -> None:
-    """The weights and one block of constraints a group, in place."""
-    # bounds that every optimal solution satisfies: without them some solvers never get a bound
-    box = big_m(problem)
+def state(
+    problem: LayerProblem,
+    block: Callable[[pyo.Block, list[pyo.Var], Term, list[float]], None],
+    bounds: FloatArray,
+    box: FloatArray,
+    loss: Callable[[pyo.ConcreteModel, LayerProblem], pyo.Expression],
+    cardinality: int | None,
+) -> pyo.ConcreteModel:
+    """A model of given blocks of groups and a given loss.
+
+    Parameters
+    ----------
+    problem : LayerProblem
+    block : callable
+        Fills a group's block over its weights, its term and M of each, as those of
+        :mod:`formulations.layer.pyomo_blocks`.
+    bounds : (D, O) array
+        M.
+    box : (D, O) array
+        Bounds on |W| that every optimum satisfies: without them some solvers never get a bound.
+    loss : callable
+        The expression of the loss, over ``w`` of the model.
+    cardinality : int, optional
+        The largest number of groups kept.
+    """
+    model = pyo.ConcreteModel()
+    model.J = pyo.RangeSet(0, problem.groups - 1)
+    model.K = pyo.RangeSet(0, len(problem.cross) - 1)
+    model.N = pyo.RangeSet(0, problem.outputs - 1)
     model.w = pyo.Var(
         model.K,
         model.N,
         bounds=lambda _, k, n: _interval(float(box[k, n])),
+        doc="weight of row k, column n",
     )
-    bounds: FloatArray = box
-    if form != "big-m":
-        bounds = np.broadcast_to(problem.per_row(problem.term.bound)[:, None], problem.cross.shape)
-
-    def state(group: pyo.Block, j: int) -> None:
+    model.group = pyo.Block(model.J)
+    for j in model.J:  # not by a rule: Pyomo prints what a rule raises
         rows = range(j * problem.block, (j + 1) * problem.block)
         entries = [(k, n) for k in rows for n in model.N]
-        BLOCKS[form](
-            group,
-            [model.w[e] for e in entries],
-            problem.term.single(j, problem.groups),
-            [float(bounds[e]) for e in entries],
-        )
-
-    model.group = pyo.Block(model.J, rule=state)
+        weights, limits = [model.w[e] for e in entries], [float(bounds[e]) for e in entries]
+        block(model.group[j], weights, problem.term.single(j, problem.groups), limits)
+    if cardinality is not None:
+        kept = sum(model.group[j].y for j in model.J)
+        model.cardinality = pyo.Constraint(expr=kept <= cardinality, doc="groups kept")
+    costs = sum(model.group[j].cost for j in model.J)
+    prices = _state_nested(model, problem)
+    model.objective = pyo.Objective(expr=loss(model, problem) + costs + prices)
+    return model
 
 
 def _state_nested(model: pyo.ConcreteModel, problem: LayerProblem) -> pyo.Expression | float:
@@ -90,9 +111,11 @@ def _state_nested(model: pyo.ConcreteModel, problem: LayerProblem) -> pyo.Expres
     if term.blocks is None:
         return 0.0
     model.Z = pyo.RangeSet(0, len(term.block_price) - 1)
-    model.z = pyo.Var(model.Z, domain=pyo.Binary)
+    model.z = pyo.Var(model.Z, domain=pyo.Binary, doc="1 if the block of groups is kept")
     model.nested = pyo.Constraint(
-        model.J, rule=lambda m, j: m.group[j].y <= m.z[int(term.blocks[j])]
+        model.J,
+        rule=lambda m, j: m.group[j].y <= m.z[int(term.blocks[j])],
+        doc="a group is kept only in a block that is",
     )
     return sum(float(term.block_price[b]) * model.z[b] for b in model.Z)
 
