@@ -58,7 +58,7 @@ cdef void _shrink(
 ) noexcept nogil:
     """The proximal step of one group's magnitudes, in place."""
     cdef Py_ssize_t i
-    cdef double squares = 0.0, peak = 0.0, beyond, factor, z, low, high, y
+    cdef double squares = 0.0, peak = 0.0, z = 0.0, beyond, factor, low, high, y
     cdef double shrink = 1.0 / (1.0 + 2.0 * step * ridge)
     cdef double radius = sqrt(price / ridge)
     for i in range(count):
