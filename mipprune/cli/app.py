@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import sys
-from contextlib import redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -178,6 +180,28 @@ def check_writable(
 def check_picture(path: Path | None) -> None:
     """As :func:`check_writable`, for a picture."""
     check_writable(path, "--plot", (".png", ".svg"))
+
+
+class _Terminated(BaseException):
+    """SIGTERM has come."""
+
+
+@contextmanager
+def stopped_in_order(advice: str) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the work within as an error would, and say in a line what to do."""
+
+    def end(number: int, frame: object) -> None:
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    except (KeyboardInterrupt, _Terminated) as stopped:
+        number = signal.SIGTERM if isinstance(stopped, _Terminated) else signal.SIGINT
+        typer.echo(f"mipprune: stopped by {number.name}: {advice}", err=True)
+        raise typer.Exit(128 + number) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def write(path: Path | None, value: Any) -> None:

@@ -17,6 +17,7 @@ from mipprune.cli.app import (
     check_writable,
     complete_setting,
     folder_and_words,
+    stopped_in_order,
     write,
 )
 
@@ -65,7 +66,7 @@ def prune(
     from mipprune.report.tables import print_choices, print_result, progress_lines
 
     own_data = "data" not in {word.partition("=")[0].split(".")[0] for word in words}
-    with progress_lines() as show:
+    with stopped_in_order("go on with --resume"), progress_lines() as show:
         result = prune_checkpoint(folder, config, own_data=own_data, resume=resume, report=show)
     print_choices(result)
     print_result(result)
@@ -109,7 +110,7 @@ def certify(
     from mipprune.oneshot.certify import certify_run
     from mipprune.report.tables import print_certificates, progress_lines
 
-    with progress_lines() as show:
+    with stopped_in_order("nothing was written"), progress_lines() as show:
         found = certify_run(run, config, dense=dense, report=show)
     print_certificates(found)
     if plot:

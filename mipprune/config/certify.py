@@ -12,7 +12,7 @@ class CertifyConfig(Section):
 
     images: int = Field(512, ge=1, description="training images for calibration")
     positions: int = Field(256, ge=1, description="places of an output map that count")
-    seed: int = Field(0, ge=0, description="of calibration images and positions")
+    seed: int = Field(0, ge=0, lt=2**32, description="of calibration images and positions")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …")
     layers: list[str] = Field([], description="layers, or patterns; default: all with fewer inputs")
     tolerance: float = Field(0.01, gt=0, description="gap at which a layer counts as solved")

@@ -13,7 +13,7 @@ class PruneConfig(RunConfig):
     """What ``mipprune prune`` may be told."""
 
     name: str | None = Field(None, description="name of the run; default: model, method, budget")
-    seed: int = Field(0, ge=0, description="of calibration images and positions")
+    seed: int = Field(0, ge=0, lt=2**32, description="of calibration images and positions")
     method: Literal[
         "exact", "spr-score", "magnitude-l1", "magnitude-l2", "group-norm", "taylor", "random"
     ] = Field("exact", description="exact: layer problems; the others: scores of the weights")

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import math
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from formulations.errors import InputError
+
+_LARGEST = (2 - 2**-23) * 2.0**127  # of float32
 
 
 class Section(BaseModel):
     """A part of the configuration: unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", validate_default=True)
+
+    @model_validator(mode="after")
+    def _within_float32(self) -> Self:
+        """Networks are trained in float32; infinity says that there is no limit."""
+        for key, value in self:
+            if isinstance(value, float) and _LARGEST < abs(value) < math.inf:
+                raise InputError(f"{key}={value:g} does not fit: float32 ends at {_LARGEST:.2g}")
+        return self
 
 
 class DataConfig(Section):
@@ -110,7 +121,7 @@ class PhaseConfig(Section):
     """Length and learning rate of a training phase."""
 
     epochs: int = Field(10, ge=0, description="passes over the training images")
-    lr: float = Field(0.1, gt=0, description="learning rate at the start")
+    lr: float = Field(0.1, gt=0, allow_inf_nan=False, description="learning rate at the start")
     schedule: Literal["cosine", "step", "constant"] = Field(
         "cosine", description="cosine to 0; step: times 0.1 at every milestone; constant"
     )
@@ -125,7 +136,7 @@ class OptimizerConfig(Section):
 
     momentum: float = Field(0.9, ge=0, lt=1)
     nesterov: bool = True
-    weight_decay: float = Field(5e-4, ge=0)
+    weight_decay: float = Field(5e-4, ge=0, allow_inf_nan=False)
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     ema: float | None = Field(
         None,
@@ -153,4 +164,4 @@ class RunConfig(NetworkConfig):
 
     name: str | None = Field(None, description="name of the run; by default one that says what")
     runs: str = Field("runs", description="folder in which the run folder is made")
-    seed: int = Field(0, ge=0, description="of everything that is drawn at random")
+    seed: int = Field(0, ge=0, lt=2**32, description="of everything that is drawn at random")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
@@ -16,6 +17,7 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 
 TEST_BATCH = 128
 """Test images at a time: on a CPU larger batches are slower (their tensors' pages are new)."""
+_DIGESTED = 256  # images whose labels are looked at
 
 
 class Data(ABC):
@@ -107,6 +109,12 @@ class Data(ABC):
     def sample(self, count: int, seed: int = 0) -> torch.Tensor:
         """The images of :meth:`examples`, (count, C, H, W)."""
         return self.examples(count, seed)[0]
+
+    def digest(self) -> str:
+        """SHA-256 of what the training images are, the same wherever their files lie."""
+        _, labels = self.examples(_DIGESTED)
+        sizes = f"{self.name} {self.classes} {self.shape} {self.train_size} {self.test_size}"
+        return hashlib.sha256(sizes.encode() + labels.cpu().numpy().tobytes()).hexdigest()
 
 
 class Draw(IntEnum):

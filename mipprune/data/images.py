@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
@@ -18,7 +19,7 @@ from mipprune.data.transforms import CenterCrop, RandomCrop, Transform
 from mipprune.data.workers import decode_batches, default_workers
 
 _HUB = "hf://datasets/ILSVRC/imagenet-1k"
-_SAMPLED = 256
+_SAMPLED, _DIGESTED = 256, 16
 
 Decode = Callable[[Reader, Transform, Iterable[np.ndarray], torch.device], Iterator[Batch]]
 
@@ -73,6 +74,14 @@ class Images(Data):
         batches = self._load(self._train, CenterCrop(self._size), _parts(index, _SAMPLED))
         images, labels = (torch.cat(tensors) for tensors in zip(*batches, strict=True))
         return images, labels
+
+    def digest(self) -> str:
+        """See :meth:`Data.digest`. Of the first files, and of how many there are."""
+        reader = self._train
+        found = hashlib.sha256(f"{reader.classes} {reader.chunks.tolist()}".encode())
+        for image in reader.read(range(min(_DIGESTED, len(reader)))):
+            found.update(image.content)
+        return found.hexdigest()
 
     def _load(
         self, reader: Reader, transform: Transform, batches: Iterable[IntArray]

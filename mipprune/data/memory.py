@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -76,6 +77,13 @@ class Memory(Data):
         generator = torch.Generator().manual_seed(seed)
         index = torch.randperm(self.train_size, generator=generator)[:count].to(self.device)
         return self.normalise(self.train.images[index]), self.train.labels[index]
+
+    def digest(self) -> str:
+        """See :meth:`Data.digest`. Of all of them."""
+        found = hashlib.sha256(str(tuple(self.train.images.shape)).encode())
+        for tensor in (self.train.images, self.train.labels):
+            found.update(tensor.cpu().numpy().tobytes())
+        return found.hexdigest()
 
     def _draw(self, steps: int, size: int, own: slice, generator: torch.Generator) -> Augmentation:
         """For a whole epoch, so that the device is not waited for at every step."""

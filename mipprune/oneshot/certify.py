@@ -41,6 +41,7 @@ from mipprune.oneshot.sites import ReadingLayer, Site, find_site, find_sites, in
 from mipprune.runs import checkpoint
 from mipprune.runs.files import write_json
 from mipprune.runs.layout import RunLayout
+from mipprune.runs.lock import FolderLock
 from mipprune.runs.networks import check_fits
 from mipprune.runs.record import read_result
 from mipprune.structure.cost import Cost
@@ -145,9 +146,18 @@ def certify_run(
     InputError
         If there is no such pair of networks, or no layer lost an input.
     """
-    start = time.perf_counter()
     config = as_config(CertifyConfig, config, {})
     check_backend(config.parallel)
+    with FolderLock(run) as lock:
+        if dense is None and run.is_dir():
+            lock.take()
+        return _certify_run(run, config, dense, report)
+
+
+def _certify_run(
+    run: Path, config: CertifyConfig, dense: Path | None, report: Callable[[str], None]
+) -> dict[str, Any]:
+    start = time.perf_counter()
     pair = _Pair(run, dense)
     device = pick_device(config.device)
     network = pair.dense.to(device).eval()
@@ -244,9 +254,10 @@ def certify_network(
             )
             for site, stack, support in zip(sites, problems.stacks(sites), supports, strict=True)
         )
-        for row in run_all(certify_choice, calls, backend=config.parallel, jobs=config.jobs):
-            report(str(row))
-            rows.append(row)
+        with run_all(certify_choice, calls, backend=config.parallel, jobs=config.jobs) as found:
+            for row in found:
+                report(str(row))
+                rows.append(row)
     return rows
 
 
@@ -358,7 +369,6 @@ class _Pair:
     def __init__(self, run: Path, dense: Path | None) -> None:
         if not run.is_dir():
             raise InputError(f"no run or checkpoint at {run}")
-        self.method, result = "unknown", None
         if dense is None:
             layout = RunLayout(run)
             if not layout.pruned.is_dir() or not layout.dense.is_dir():
@@ -366,16 +376,16 @@ class _Pair:
                     f"{run} has no pruned/ and dense/ networks: name the dense one by --dense"
                 )
             result = read_result(run)
-            self.method = str((result or {}).get("method", self.method))
             self.pruned_folder, self.dense_folder = layout.pruned, layout.compared
         else:
-            self.pruned_folder, self.dense_folder = run, dense
+            result, self.pruned_folder, self.dense_folder = None, run, dense
         self.dense, self.data = checkpoint.load(self.dense_folder)
-        self.pruned, _ = checkpoint.load(self.pruned_folder)
+        self.pruned = checkpoint.load(self.pruned_folder)[0]
         if checkpoint.sparsity(self.pruned_folder) is not None:
             raise InputError(f"{run} has pruned single weights: certificates are for channels")
         self.groups = find_groups(self.dense, describe(self.dense)["shape"])
-        self._channels = None if result is None else result.get("channels")
+        self.method = str((result or {}).get("method", "unknown"))
+        self._channels = (result or {}).get("channels")
 
     def kept(self) -> BoolArray:
         """(groups,) bool: as the run says, or by matching the two networks' weights."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -104,11 +105,11 @@ class Chooser:
         """The elimination path of every site, in their order."""
         numbers = [n for n in range(len(self.sites)) if not self._file(n, "path.npz").exists()]
         stacks = self.problems.stacks([self.sites[number] for number in numbers])
-        found = self._all(eliminate, ((stack,) for stack in stacks))
-        for number, path in zip(numbers, found, strict=True):
-            name = self.sites[number].name
-            self.report(f"{name}: error of every number of its {len(path.order)} channels")
-            self._store(number, path)
+        with self._all(eliminate, ((stack,) for stack in stacks)) as found:
+            for number, path in zip(numbers, found, strict=True):
+                name = self.sites[number].name
+                self.report(f"{name}: error of every number of its {len(path.order)} channels")
+                self._store(number, path)
         return [self._load(number) for number in range(len(self.sites))]
 
     def widths(
@@ -237,18 +238,11 @@ class Chooser:
             (self._stack(n), widths[n], paths[n], given.tolerance, given.nodes, given.time_limit)
             for n in numbers
         )
-        for number, choice in zip(numbers, self._all(_choose, calls), strict=True):
-            name = self.sites[number].name
-            self.report(f"{name}: {widths[number]} channels chosen, gap {choice.gap:.2%}")
-            data = {
-                "support": np.flatnonzero(choice.support).tolist(),
-                "objective": choice.objective,
-                "bound": choice.bound,
-                "nodes": choice.nodes,
-                "seconds": choice.seconds,
-                "status": choice.status,
-            }
-            write_output(self._choice(number, widths[number]), json.dumps(data).encode())
+        with self._all(_choose, calls) as found:
+            for number, choice in zip(numbers, found, strict=True):
+                name = self.sites[number].name
+                self.report(f"{name}: {widths[number]} channels chosen, gap {choice.gap:.2%}")
+                self._store_choice(number, widths[number], choice)
         return [self._read_choice(n, widths[n]) for n in range(len(self.sites))]
 
     def constants(self) -> list[float]:
@@ -264,7 +258,7 @@ class Chooser:
 
     def _all(
         self, function: Callable[..., Found], calls: Iterable[tuple[Any, ...]]
-    ) -> Iterator[Found]:
+    ) -> AbstractContextManager[Iterator[Found]]:
         return run_all(function, calls, backend=self.settings.parallel, jobs=self.settings.jobs)
 
     def _stack(self, number: int) -> Stack:
@@ -279,6 +273,17 @@ class Chooser:
         file = self._file(number, "path.npz")
         with intermediate(file), np.load(file) as data:
             return Elimination(data["order"], data["errors"])
+
+    def _store_choice(self, number: int, width: int, choice: Choice) -> None:
+        data = {
+            "support": np.flatnonzero(choice.support).tolist(),
+            "objective": choice.objective,
+            "bound": choice.bound,
+            "nodes": choice.nodes,
+            "seconds": choice.seconds,
+            "status": choice.status,
+        }
+        write_output(self._choice(number, width), json.dumps(data).encode())
 
     def _read_choice(self, number: int, width: int) -> Choice:
         file = self._choice(number, width)

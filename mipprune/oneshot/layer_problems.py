@@ -125,7 +125,10 @@ def layer_problem(
     """
     scale = _mean_diagonal(gram)
     if scale <= 0:
-        raise InputError(f"{reader.layer.name} sees no input that varies")
+        raise InputError(
+            f"{reader.layer.name} sees no input that varies, on these images at least: give more "
+            "images=N, or choose by scores of the weights, method=magnitude-l2"
+        )
     gram, rows = _drawn_back(gram, ridge), reader.rows
     rest = np.setdiff1d(np.arange(len(gram)), rows)
     across = gram[np.ix_(rest, rows)]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import signal
+import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, TypeVar
 
 from joblib import Parallel, delayed, parallel_config
@@ -39,10 +41,13 @@ def check_backend(name: str) -> None:
         raise InputError(f"parallel={name} needs the package distributed: pip install distributed")
 
 
+@contextmanager
 def run_all(
     function: Callable[..., Found], calls: Iterable[tuple[Any, ...]], *, backend: str, jobs: int
-) -> Iterator[Found]:
+) -> Iterator[Iterator[Found]]:
     """``function(*arguments)`` of every call, in their order, as soon as each is to be had.
+
+    A context: at its end the workers are done with, whether all was drawn or not.
 
     Parameters
     ----------
@@ -61,9 +66,21 @@ def run_all(
     with ExitStack() as stack:
         if kind == "dask":
             stack.enter_context(_dask_client(address, jobs))
-        stack.enter_context(parallel_config(LOCAL.get(kind, kind), n_jobs=jobs))
+        # Ctrl-C reaches them too: it is for this process to heed
+        options = {"initializer": _ignore_interrupts} if kind == "processes" else {}
+        stack.enter_context(parallel_config(LOCAL.get(kind, kind), n_jobs=jobs, **options))
         pool = Parallel(return_as="generator", batch_size=1, pre_dispatch="n_jobs")
-        yield from pool(delayed(function)(*arguments) for arguments in calls)
+        found = pool(delayed(function)(*arguments) for arguments in calls)
+        try:
+            yield found
+        finally:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of what was found in vain
+                found.close()  # not when it is collected: then its files in memory are left
+
+
+def _ignore_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _dask_client(address: str, jobs: int) -> AbstractContextManager[Any]:

@@ -21,13 +21,16 @@ from formulations.errors import InputError
 from formulations.output import write_output
 from mipprune.config.overrides import as_config
 from mipprune.config.prune import PruneConfig
+from mipprune.config.recipes import read_recipe
 from mipprune.data.registry import Data
 from mipprune.measures.network import accuracy, measure
 from mipprune.models.registry import describe
 from mipprune.oneshot.pruning import Pruning
 from mipprune.runs import checkpoint
 from mipprune.runs.files import write_json
+from mipprune.runs.folder import begin, check_same
 from mipprune.runs.layout import DENSE, PRUNED, RunLayout
+from mipprune.runs.lock import FolderLock
 from mipprune.runs.networks import open_checkpoint, open_weights
 from mipprune.runs.result import PruneRunResult, TrainResult
 from mipprune.training.run import finetune as train_on
@@ -69,7 +72,9 @@ def prune_checkpoint(
         network, data = open_weights(config)
     else:
         network, data, trained_on, folder = open_checkpoint(folder, config, own_data)
-    return _Run(network, data, folder, trained_on, config, resume).execute(report)
+    run = _Run(network, data, folder, trained_on, config, resume)
+    with run.lock:
+        return run.execute(report)
 
 
 class _Run:
@@ -87,6 +92,9 @@ class _Run:
         self.data, self.config, self.resume = data, config, resume
         self.source, self.trained_on = source, trained_on
         self.start = time.perf_counter()
+        for key, tensor in network.state_dict().items():
+            if not bool(tensor.isfinite().all()):
+                raise InputError(f"{key} holds numbers that are not finite: train the network anew")
         self.pruning = Pruning(network, data.shape, config)
         if config.images > data.train_size:
             raise InputError(
@@ -101,32 +109,46 @@ class _Run:
         )
         self.folder = Path(config.runs) / name
         self.layout = RunLayout(self.folder)
-        self._check_folder()
+        self.lock = FolderLock(self.folder)
 
-    def _check_folder(self) -> None:
-        if not self.folder.exists():
-            if self.resume:
-                raise InputError(f"{self.folder} does not exist: there is nothing to resume")
-            return
+    def _claim(self, now: Mapping[str, Any]) -> None:
+        """Begin the folder, or go on with it after checking that it may be.
+
+        Older versions had other settings: what they did not know was what its default is.
+        """
         if not self.resume:
+            begin(self.folder, self.lock)
+            return
+        if not self.folder.exists():
+            raise InputError(f"{self.folder} does not exist: there is nothing to resume")
+        self.lock.take()
+        if self.layout.config.exists():
+            began = read_recipe(str(self.layout.config))
+            defaults = PruneConfig.model_validate({}).model_dump(mode="json")
+            check_same(self.folder, began, now, defaults)
+        elif self.layout.dense.exists():
             raise InputError(
-                f"{self.folder} exists: choose another name=NAME, or go on with it by --resume"
+                f"{self.layout.config} is missing: restore it, or choose another name=NAME"
             )
-        file = self.layout.config
-        before = yaml.safe_load(file.read_text()) if file.exists() else None
-        if before is not None and not _same_settings(before, self._identity()):
-            raise InputError(f"{self.folder} was begun with other settings: see {file}")
 
     def _identity(self) -> dict[str, Any]:
-        """The settings that make the result, and the network it starts from."""
+        """The settings that make the result, and what it starts from."""
         settings = self.config.model_dump(mode="json", exclude=_ELSEWHERE)
-        return {**settings, "source": None if self.source is None else str(self.source)}
+        return {
+            **settings,
+            "source": None if self.source is None else str(self.source),
+            "contents": {
+                "network": checkpoint.digest(self.pruning.network),
+                "images": self.data.digest(),
+            },
+        }
 
     def execute(self, report: Callable[[str], None]) -> PruneRunResult:
         """All of it; the content of ``result.json``."""
-        state = self.layout.state
-        state.mkdir(parents=True, exist_ok=True)
-        text = yaml.safe_dump(self._identity(), sort_keys=False)
+        identity, state = self._identity(), self.layout.state
+        self._claim(identity)
+        state.mkdir(exist_ok=True)
+        text = yaml.safe_dump(identity, sort_keys=False)
         write_output(self.layout.config, text.encode())
         report("dense network")
         network = self.pruning.network
@@ -149,28 +171,6 @@ class _Run:
     def _save(self, name: str, network: nn.Module) -> int:
         checkpoint.save(self.folder / name, network, data=self.trained_on)
         return checkpoint.file_bytes(self.folder / name)
-
-
-def _same_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """Whether a run begun with some settings goes on with others.
-
-    Older versions had other settings: what only they knew changes nothing now, and what they did
-    not know was what its default is.
-    """
-    defaults = _flat(PruneConfig.model_validate({}).model_dump(mode="json"))
-    own, old = _flat(now), _flat(before)
-    return all(value == old.get(key, defaults.get(key)) for key, value in own.items())
-
-
-def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings by dotted key."""
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            flat |= {f"{key}.{name}": inner for name, inner in _flat(value).items()}
-        else:
-            flat[key] = value
-    return flat
 
 
 def finetune(result: PruneRunResult, config: PruneConfig, epochs: int) -> TrainResult:

@@ -7,6 +7,7 @@ which is renamed into place as a whole; where its files lie says :mod:`mipprune.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Mapping
@@ -168,6 +169,15 @@ def set_aside(folder: Path) -> Path:
 def any_generation(folder: Path) -> bool:
     """Whether :func:`load_generation` has anything to read."""
     return folder.exists() or CheckpointLayout(folder).previous.exists()
+
+
+def digest(network: nn.Module) -> str:
+    """SHA-256 of a network's tensors, in hexadecimal digits: the same wherever it is stored."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        found.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return found.hexdigest()
 
 
 def sparsity(folder: Path) -> dict[str, float] | None:

@@ -14,6 +14,7 @@
         state/              of a pruning without training, while it runs: what is known already
         result.json         of a finished run
         certificate.json    what ``mipprune certify`` proved of it
+        lock                held by the process that works here; left behind it means nothing
         report.html         the page of ``mipprune report``
 
 A checkpoint is a folder too: ``model.safetensors``, ``model.json``, ``SHA256SUMS``; that of a
@@ -96,6 +97,11 @@ class RunLayout:
     def certificate(self) -> Path:
         """What is proved of the pruned network's layers, JSON."""
         return self.path / "certificate.json"
+
+    @property
+    def lock(self) -> Path:
+        """What the process that works here holds a lock on."""
+        return self.path / "lock"
 
     @property
     def report(self) -> Path:

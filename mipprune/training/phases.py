@@ -111,8 +111,8 @@ class Run:
         self.groups, self.cost = self.setup.structure(self.network)
         self._attach(self.network)  # checks method and budget before anything is written
         self.method.detach()
-        self.place = Place(PHASES[0])
-        self.seconds = 0.0
+        self.folder.starts_from(self.setup.contents(self.network))
+        self.place, self.seconds = Place(PHASES[0]), 0.0
         self.facts: dict[str, Any] = {"layers": {n: len(g) for n, g in self.groups.layers.items()}}
         self.dense: dict[str, Any] = {}
 

@@ -56,8 +56,9 @@ def train(
         config = as_config(Config, config, settings)
     ranks = join_ranks(config.device)
     folder = RunFolder(config, ranks)
-    resume = folder.claim(resume)
-    return Run(config, folder, ranks, resume, hooks).execute()
+    with folder.lock:
+        resume = folder.claim(resume)
+        return Run(config, folder, ranks, resume, hooks).execute()
 
 
 def finetune(

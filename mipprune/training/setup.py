@@ -18,6 +18,7 @@ from mipprune.distributed.device import pick_device
 from mipprune.distributed.ranks import Ranks
 from mipprune.methods.base import Method, Task
 from mipprune.methods.registry import create
+from mipprune.runs.checkpoint import digest
 from mipprune.runs.networks import make_network
 from mipprune.structure.cost import Cost
 from mipprune.structure.groups import Groups
@@ -128,6 +129,17 @@ class Setup:
         """The network at its first weights."""
         torch.manual_seed(self.config.seed)
         return self.on_device(make_network(self.config, self.data))
+
+    def contents(self, network: nn.Module) -> dict[str, str]:
+        """Digests of what the run starts from: images, and weights if there are any.
+
+        Parameters
+        ----------
+        network : nn.Module
+            At its first weights.
+        """
+        weights = {"network": digest(network)} if self.config.init else {}
+        return {"images": self.data.digest(), **weights}
 
     def on_device(self, network: nn.Module) -> nn.Module:
         """In the memory format that its convolutions are fastest in."""

@@ -102,6 +102,9 @@ def test_a_damaged_checkpoint_is_refused_and_left_as_it_is(folder, tmp_path, dam
     [
         (["train", "digits-sp"], ["digits-sp", "'digits-spr'"]),
         (["train", "digits-spr", "method.lamm=1"], ["method.lamm", "'method.lam'"]),
+        (["train", "digits-spr", "pretrain.lr=1e39"], ["lr=1e+39", "float32"]),
+        (["train", "digits-spr", "regularize.lr=.inf"], ["regularize.lr=inf", "finite"]),
+        (["train", "digits-spr", "seed=4294967296"], ["seed=4294967296", "less than"]),
         (["train", "digits-spr", "data.batch=many"], ["data.batch", "integer"]),
         (["train", "digits-spr", "method.alpha=2"], ["method.alpha", "less than 1"]),
         (["train", "digits-spr", "method=complexity", "granularity=link"], ["physically"]),

@@ -1,6 +1,12 @@
 """mipprune prune: budget, repetition, resumption, wrong input; layer problems on a cluster."""
 
 import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -119,14 +125,84 @@ def test_a_run_of_an_older_version_goes_on_and_one_with_other_settings_does_not(
     settings = yaml.safe_load(file.read_text())
     del settings["trials"]  # it is another than the default
     file.write_text(yaml.safe_dump(settings))
-    with pytest.raises(InputError, match="other settings"):
+    with pytest.raises(InputError, match="began with trials=128, not 20: resume it"):
         run(dense, tmp_path, "name=old", "method=magnitude-l2", resume=True)
     del settings["recalibrate"], settings["budget"]["floor"]  # these are at their defaults
     file.write_text(yaml.safe_dump({**settings, "trials": 20, "forgotten": True}))
     words = ["name=old", "method=magnitude-l2"]
-    with pytest.raises(InputError, match="other settings"):
-        run(dense, tmp_path, *words, "images=61", resume=True)
+    with pytest.raises(InputError, match="began with seed=0, not 1; images=60, not 61: resume"):
+        run(dense, tmp_path, *words, "images=61", "seed=1", resume=True)
     assert run(dense, tmp_path, *words, resume=True)["method"] == "magnitude-l2"
+
+
+def test_a_run_goes_on_with_the_same_files_by_other_paths_and_not_with_others(dense, tmp_path):
+    def stop(line):
+        raise KeyboardInterrupt
+
+    words = ["name=moved", "method=magnitude-l2"]
+    with pytest.raises(KeyboardInterrupt):
+        run(dense, tmp_path, *words, report=stop)
+    network, _ = checkpoint.load(dense)
+    with torch.no_grad():
+        next(network.parameters()).flatten()[0] += 1
+    checkpoint.save(tmp_path / "other", network, data={"name": "digits", "path": None})
+    with pytest.raises(InputError, match="moved began with other weights than those"):
+        run(tmp_path / "other", tmp_path, *words, resume=True)
+    file = tmp_path / "moved/config.yaml"
+    settings = file.read_text()
+    file.write_text(yaml.safe_dump({**yaml.safe_load(settings), "contents": {"images": "others"}}))
+    with pytest.raises(InputError, match="moved began with other training images than those"):
+        run(dense, tmp_path, *words, resume=True)
+    file.write_text(settings)
+    shutil.copytree(dense, tmp_path / "copy")
+    assert run(tmp_path / "copy", tmp_path, *words, resume=True)["folder"].endswith("moved")
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [(0.0, "conv2 sees no input that varies.*images=N"), (float("nan"), "holds numbers that are")],
+)
+def test_a_network_with_a_dead_layer_is_refused_in_one_line(dense, tmp_path, number, message):
+    network, _ = checkpoint.load(dense)
+    with torch.no_grad():
+        for name in ("weight", "bias"):
+            getattr(network.get_submodule("layer2.0.bn1"), name).fill_(number)
+    checkpoint.save(tmp_path / "dead", network, data={"name": "digits", "path": None})
+    with pytest.raises(InputError, match=message) as caught:
+        run(tmp_path / "dead", tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("damage", ["{", "", "[[1]]"])
+def test_a_damaged_result_on_the_way_is_named(dense, tmp_path, damage):
+    def stop(line):
+        if "refit, error" in line:
+            raise KeyboardInterrupt
+
+    words = ["name=cut", "method=magnitude-l2"]
+    with pytest.raises(KeyboardInterrupt):
+        run(dense, tmp_path, *words, report=stop)
+    (tmp_path / "cut/state/refit.json").write_text(damage)
+    with pytest.raises(InputError, match=r"state/refit.json is damaged.* --resume finds it out"):
+        run(dense, tmp_path, *words, resume=True)
+
+
+def test_a_stopped_command_leaves_one_line_and_nothing_in_memory(dense, tmp_path):
+    words = ["prune", dense, "budget.macs=0.5", "images=60", "positions=16", "trials=20", "jobs=2"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "mipprune", *map(str, words), "tolerance=1e-9", "nodes=100000"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        for line in process.stderr:
+            if "error of every number" in line:
+                break
+        os.killpg(process.pid, signal.SIGINT)  # the workers too, as Ctrl-C does
+        said = [line for line in process.stderr if not re.match(r"[\w. ]+: error of", line)]
+    assert said == ["mipprune: stopped by SIGINT: go on with --resume\n"]
+    assert process.returncode == 130
 
 
 @pytest.mark.parametrize("method", ["spr-score", "magnitude-l1", "group-norm", "taylor", "random"])
@@ -209,7 +285,8 @@ def test_two_dask_workers_give_what_this_process_gives():
         outputs = inputs @ generator.standard_normal((8, 3))
         problem = LayerProblem.from_data(inputs, outputs, square(1e-3, 1.0), 2)
         stacks.append((Stack((problem,)),))
-    paths = run_all(eliminate, iter(stacks), backend="dask", jobs=2)
+    with run_all(eliminate, iter(stacks), backend="dask", jobs=2) as found:
+        paths = list(found)
     for (stack,), path in zip(stacks, paths, strict=True):
         np.testing.assert_allclose(path.errors, eliminate(stack).errors)
         assert path.order.tolist() == eliminate(stack).order.tolist()
