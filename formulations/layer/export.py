@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from pathlib import Path
 
+import numpy as np
 import pyomo.environ as pyo
 
 from formulations.errors import InputError
+from formulations.layer.conic_file import conic_text
 from formulations.layer.linear_model import linear_model
 from formulations.layer.problem import LayerProblem
 from formulations.layer.pyomo_model import pyomo_model
+from formulations.output import write_output
+
+# what SCIP, HiGHS, CBC and others take for infinite
+_INFINITE = 1e20
 
 
 def write_model(
@@ -19,7 +26,7 @@ def write_model(
     form: str = "perspective",
     cardinality: int | None = None,
 ) -> None:
-    """Write the model as .lp, .mps or .nl, by the file's ending.
+    """Write the model as .lp, .mps, .nl or .cbf, by the file's ending.
 
     Parameters
     ----------
@@ -27,7 +34,8 @@ def write_model(
     path : path
         In a folder that exists.
     form, cardinality
-        As in :func:`formulations.layer.pyomo_model.pyomo_model`.
+        As in :func:`formulations.layer.pyomo_model.pyomo_model`; a .cbf file has the cones of
+        :mod:`formulations.layer.conic_file`.
 
     Raises
     ------
@@ -35,10 +43,13 @@ def write_model(
         Another ending, no such folder, a φ that is not quadratic in a file that holds only
         quadratics, numbers beyond what solvers read.
     """
-    path = _checked(path, (".lp", ".mps", ".nl"))
+    path = _checked(problem, path, (".lp", ".mps", ".nl", ".cbf"))
     if path.suffix != ".nl" and problem.term.ridge is None:
         raise InputError(f"{path.name}: this φ is not quadratic: write the model as .nl")
-    _write(pyomo_model(problem, form, cardinality), path)
+    if path.suffix == ".cbf":
+        write_output(path, conic_text(problem, form, cardinality).encode())
+        return
+    write_file(pyomo_model(problem, form, cardinality), path)
 
 
 def write_linear_model(
@@ -64,31 +75,65 @@ def write_linear_model(
     InputError
         Another ending, no such folder, and what the model refuses.
     """
-    path = _checked(path, (".lp", ".mps"))
-    _write(linear_model(problem, form, cardinality, accuracy), path)
+    path = _checked(problem, path, (".lp", ".mps"))
+    write_file(linear_model(problem, form, cardinality, accuracy), path)
 
 
-def _checked(path: str | Path, endings: tuple[str, ...]) -> Path:
+def _checked(problem: LayerProblem, path: str | Path, endings: tuple[str, ...]) -> Path:
     path = Path(path)
     if path.suffix not in endings:
         listed = f"{', '.join(endings[:-1])} or {endings[-1]}"
         raise InputError(f"{path.name}: this model is written as {listed}")
     if not path.parent.is_dir():
         raise InputError(f"there is no folder {path.parent} to write {path.name} in")
+    check_numbers(problem)
     return path
 
 
-def _write(model: pyo.ConcreteModel, path: Path) -> None:
-    model.write(str(path), io_options={"symbolic_solver_labels": True})
-    if path.suffix == ".nl":
-        return
-    text = path.read_text()
-    mark = "\\"
-    if path.suffix == ".lp":  # "x ^ 2" is read by some solvers, "x ^2" by all
-        text = text.replace(" ^ 2", " ^2")
+def check_numbers(problem: LayerProblem) -> None:
+    """Refuse numbers that solvers take for infinite.
+
+    Raises
+    ------
+    InputError
+        Naming what holds one.
+    """
+    term = problem.term
+    numbers = {
+        "G": problem.gram,
+        "B": problem.cross,
+        "c0": problem.constant,
+        "the price": term.price,
+        "the weight of φ": term.weight,
+        "the bound M": np.where(np.isinf(term.bound), 0.0, term.bound),
+    }
+    for name, value in numbers.items():
+        largest = float(np.abs(value).max())
+        if largest >= _INFINITE:
+            raise InputError(
+                f"{name} holds {largest:g}, and solvers take what is not below {_INFINITE:g} for "
+                "infinite: scale the problem, and give inf for no bound"
+            )
+
+
+def write_file(model: pyo.ConcreteModel, path: Path) -> None:
+    """Write a model as .lp, .mps or .nl, by the file's ending; .nl with its names beside it."""
+    with tempfile.TemporaryDirectory() as folder:
+        model.write(f"{folder}/m{path.suffix}", io_options={"symbolic_solver_labels": True})
+        for written in Path(folder).iterdir():
+            data = written.read_bytes()
+            if path.suffix != ".nl":
+                data = _readable(data.decode(), path.suffix, _legend(model)).encode()
+            write_output(path.with_suffix(written.suffix), data)
+
+
+def _readable(text: str, ending: str, legend: list[str]) -> str:
+    """An .lp or .mps file that more solvers read, what its names mean at its head."""
+    if ending == ".lp":  # "x ^ 2" is read by some solvers, "x ^2" by all
+        mark, text = "\\", text.replace(" ^ 2", " ^2")
     else:  # GLPK knows no section of the sense; every reader minimises
         mark, text = "*", text.replace("OBJSENSE\n MIN\n", "")
-    path.write_text("".join(f"{mark} {line}\n" for line in _legend(model)) + text)
+    return "".join(f"{mark} {line}\n" for line in legend) + text
 
 
 def _legend(model: pyo.ConcreteModel) -> list[str]:

@@ -42,8 +42,8 @@ from formulations.layer.pyomo_blocks import state_box
 from formulations.layer.pyomo_model import state
 from formulations.terms.term import Term
 
-# more teeth are finer than what linear solvers take for zero: 4⁻¹⁵ ≈ 10⁻⁹
-_MOST_TEETH = 15
+# tolerances of HiGHS, CBC and GLPK are absolute; more teeth are finer than them, too: 4⁻¹⁵ ≈ 10⁻⁹
+_FINEST, _MOST_TEETH = 1e-6, 15
 
 
 def linear_model(
@@ -79,7 +79,7 @@ def linear_model(
     ------
     InputError
         Another φ, an unknown form, no bounds on the weights, an accuracy that is not between 0 and
-        1 or finer than linear solvers are.
+        1 or finer than linear solvers are, on data of this scale.
     """
     if form not in ("perspective", "big-m"):
         raise InputError(f"unknown form {form!r}: one of perspective, big-m")
@@ -91,6 +91,11 @@ def linear_model(
     if not np.isfinite(box).all():
         raise InputError("a linear model needs a bound on every weight: give a bound M")
     error = 0.5 * accuracy * _least(problem)
+    if error < 0.5 * _FINEST:
+        raise InputError(
+            f"an accuracy of {accuracy:g} is {2 * error:.1g} in the objective, and solvers see "
+            f"nothing below {_FINEST:g}: take a larger one, or scale the data"
+        )
     group = partial(_group, perspective=form == "perspective", error=error / box.size)
     model = state(problem, group, box, box, partial(_loss, error=error), cardinality)
     model.doc = (
@@ -167,10 +172,10 @@ def _teeth(size: float, error: float) -> int:
     """The n with size·4⁻ⁿ ≤ error."""
     if size <= error:
         return 1
-    teeth = math.ceil(0.5 * math.log2(size / error)) if error > 0 else math.inf
+    teeth = math.ceil(0.5 * math.log2(size / error))
     if teeth > _MOST_TEETH:
-        raise InputError("this accuracy is finer than linear solvers are: take a larger one")
-    return int(teeth)
+        raise InputError("the numbers are too far apart for this accuracy: take a larger one")
+    return teeth
 
 
 def _squares(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pyomo.environ as pyo
@@ -16,7 +17,10 @@ from formulations.terms.term import Term
 
 
 def pyomo_model(
-    problem: LayerProblem, form: str = "perspective", cardinality: int | None = None
+    problem: LayerProblem,
+    form: str = "perspective",
+    cardinality: int | None = None,
+    pause: Callable[[], None] = lambda: None,
 ) -> pyo.ConcreteModel:
     """State the pruning MIP.
 
@@ -39,6 +43,8 @@ def pyomo_model(
         :func:`formulations.layer.big_m.big_m` for M.
     cardinality : int, optional
         K, the largest number of groups kept.
+    pause : callable
+        Called now and then; what it raises ends the work.
 
     Raises
     ------
@@ -50,7 +56,7 @@ def pyomo_model(
     box = bounds = big_m(problem)
     if form != "big-m":
         bounds = np.broadcast_to(problem.per_row(problem.term.bound)[:, None], problem.cross.shape)
-    model = state(problem, BLOCKS[form], bounds, box, _loss, cardinality)
+    model = state(problem, BLOCKS[form], bounds, box, partial(_loss, pause=pause), cardinality)
     model.doc = f"{form} form"
     return model
 
@@ -120,18 +126,17 @@ def _state_nested(model: pyo.ConcreteModel, problem: LayerProblem) -> pyo.Expres
     return sum(float(term.block_price[b]) * model.z[b] for b in model.Z)
 
 
-def _loss(model: pyo.ConcreteModel, problem: LayerProblem) -> pyo.Expression:
+def _loss(
+    model: pyo.ConcreteModel, problem: LayerProblem, *, pause: Callable[[], None]
+) -> pyo.Expression:
     """½ Σ_n w_nᵀ G w_n − Σ_kn B_kn w_kn + c₀."""
-    count = len(problem.cross)
-    quadratic = sum(
-        (0.5 if k == i else 1.0) * float(problem.gram[k, i]) * model.w[k, n] * model.w[i, n]
-        for n in model.N
-        for k in model.K
-        for i in range(k, count)
-        if problem.gram[k, i] != 0
-    )
-    linear = sum(float(problem.cross[k, n]) * model.w[k, n] for k in model.K for n in model.N)
-    return quadratic - linear + problem.constant
+    terms, gram = [], problem.gram
+    for k in model.K:
+        pause()
+        row = [(i, (0.5 if k == i else 1.0) * float(gram[k, i])) for i in range(k, len(gram))]
+        terms += [g * model.w[k, n] * model.w[i, n] for n in model.N for i, g in row if g != 0]
+        terms += [-float(problem.cross[k, n]) * model.w[k, n] for n in model.N]
+    return sum(terms) + problem.constant
 
 
 def _interval(bound: float) -> tuple[float | None, float | None]:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import re
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyomo.environ as pyo
 
 from formulations.errors import InputError
 from formulations.layer.big_m import bounded
-from formulations.layer.export import write_model
+from formulations.layer.export import check_numbers, write_file
 from formulations.layer.problem import LayerProblem
+from formulations.layer.pyomo_model import pyomo_model
 from formulations.layer.refit import refit
-from formulations.solving.deadline import Deadline
+from formulations.solving.deadline import Deadline, Stopped, attempt
 from formulations.solving.result import (
     Solution,
     Status,
@@ -46,7 +49,7 @@ def solve(
     ------
     InputError
         If pyscipopt is not installed; φ other than a‖w‖²; unknown form, gap or time limit not
-        positive.
+        positive; numbers too far apart for SCIP.
     """
     try:
         import pyscipopt  # noqa: PLC0415 — not installed everywhere
@@ -59,37 +62,68 @@ def solve(
         raise InputError("solver 'scip' takes φ = a‖w‖² alone: use branch-and-bound or highs")
     most = check_cardinality(cardinality, problem.groups)
     deadline = Deadline.of(seconds)
-    problem = bounded(problem)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "layer.lp"
-        write_model(problem, path, form, cardinality=most if most < problem.groups else None)
-        scip = pyscipopt.Model()
-        scip.hideOutput()
-        scip.readProblem(str(path))
-    scip.setParam("limits/gap", 0.5 * gap)
-    if np.isfinite(deadline.left):
-        scip.setParam("limits/time", max(deadline.left, 1e-3))
-    scip.optimize()
-    support = np.zeros(problem.groups, bool)
-    if scip.getNSols():
-        for variable in scip.getVars():
-            if found := _INDICATOR.fullmatch(variable.name):
-                support[int(found[1])] = scip.getVal(variable) > 0.5
+    check_numbers(problem)
+    scip = pyscipopt.Model()
+    scip.hideOutput()
+
+    support, nodes = np.zeros(problem.groups, bool), 0
+    with np.errstate(over="ignore"):  # Fenchel's at no weights, until SCIP has one
+        proved = problem.dual_bound(np.zeros_like(problem.cross))
+
+    def work() -> None:
+        nonlocal proved, nodes
+        limit = most if most < problem.groups else None
+        model = pyomo_model(bounded(problem), form, limit, deadline.check)
+        if deadline.left < deadline.elapsed:  # to write takes as long as to state
+            raise Stopped(Status.TIME_LIMIT)
+        _read(scip, model)
+        scip.setParam("limits/gap", 0.5 * gap)
+        if np.isfinite(deadline.left):
+            scip.setParam("limits/time", max(deadline.left, 1e-3))
+        scip.optimize()
+        proved, nodes = max(proved, float(scip.getDualbound())), int(scip.getNTotalNodes())
+        if scip.getNSols():
+            for variable in scip.getVars():
+                if found := _INDICATOR.fullmatch(variable.name):
+                    support[int(found[1])] = scip.getVal(variable) > 0.5
+        if scip.getStatus() not in _DONE:
+            raise Stopped(_STATUS.get(scip.getStatus(), Status.NUMERICAL))
+
+    ended = attempt(work)
     weights = refit(problem, support)
     objective = problem.objective(weights, support)
-    bound = min(float(scip.getDualbound()), objective)
-    ended = _STATUS.get(scip.getStatus(), Status.NUMERICAL)
+    bound = min(proved, objective)
     return Solution(
         objective=objective,
         bound=bound,
         status=judge(ended, closed=relative_gap(objective, bound) <= gap),
         support=support,
         weights=weights,
-        nodes=int(scip.getNTotalNodes()),
+        nodes=nodes,
         seconds=deadline.elapsed,
         solver=f"scip/{form}",
     )
 
 
+def _read(scip: Any, model: pyo.ConcreteModel) -> None:
+    """Give SCIP a model by way of a file.
+
+    Raises
+    ------
+    InputError
+        If SCIP's reader refuses it.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "layer.lp"
+        write_file(model, path)
+        try:
+            scip.readProblem(str(path))
+        except OSError as error:
+            raise InputError(
+                "SCIP cannot read the model: numbers of G, B, c0 or the term are too far apart"
+            ) from error
+
+
 _INDICATOR = re.compile(r"group\((\d+)\)_y")  # as Pyomo names them in a file
+_DONE = ("optimal", "gaplimit")
 _STATUS = {"timelimit": Status.TIME_LIMIT, "userinterrupt": Status.INTERRUPTED}

@@ -11,14 +11,20 @@ import pyomo.environ as pyo
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from layer_instances import brute_force, layer_problem
+from layer_instances import brute_force, layer_data, layer_problem
 
-from formulations import find, linear_model, refit, write_linear_model
+from formulations import LayerProblem, find, linear_model, refit, square, write_linear_model
 from formulations.errors import InputError
 from formulations.layer.linear_model import _squares, factored_loss
 from formulations.solving.milp import Milp
 
 FORMS = ("perspective", "big-m")
+
+
+def scaled(scale):
+    """A problem with data of a scale."""
+    x, y = layer_data(0, 3, 1)
+    return LayerProblem.from_data(x * scale, y * scale, square(scale**2, scale**2))
 
 
 def highs_value(path):
@@ -147,7 +153,8 @@ def test_the_head_of_a_file_says_its_accuracy_and_what_the_names_mean(tmp_path):
     [
         (layer_problem(0), {"form": "conic"}, "unknown form 'conic'"),
         (layer_problem(0), {"accuracy": 0.0}, "between 0 and 1: it is 0"),
-        (layer_problem(0), {"accuracy": 1e-12}, "take a larger one"),
+        (layer_problem(0), {"accuracy": 1e-12}, "take a larger one, or scale the data"),
+        (scaled(1e-12), {}, "nothing below 1e-06"),
         (
             replace(layer_problem(0), term=find("a*r**3").term(price=0.2, a=0.1)),
             {},
@@ -169,3 +176,12 @@ def test_a_linear_model_has_two_formats(tmp_path):
 def test_all_that_is_stated_says_what_it_is():
     model = linear_model(layer_problem(0), cardinality=2)
     assert all(c.doc for c in model.component_objects((pyo.Var, pyo.Constraint)))
+
+
+def test_a_file_is_written_where_its_name_leads(tmp_path):
+    problem = layer_problem(0, groups=2)
+    (tmp_path / "kept.lp").write_text("old")
+    (tmp_path / "link.lp").symlink_to("kept.lp")
+    write_linear_model(problem, tmp_path / "link.lp")
+    assert (tmp_path / "link.lp").is_symlink()
+    assert "group(1)_y" in (tmp_path / "kept.lp").read_text()
