@@ -166,7 +166,7 @@ def test_compare_names_its_rows_and_the_trained_one_meets_the_relaxation(folder)
     sources = (
         ["layer:p.npz"],
         ["layer:generated", "groups=8"],
-        ["layer:runs/quick/dense:layer1.0.conv2", "ridge=0.5", "price=0.03", "time_limit=5"],
+        ["layer:runs/quick/dense:layer1.0.conv2", "ridge=0.5", "price=0.03", "time_limit=1e6"],
     )
     for words in sources:
         result = run("compare", *words, "--json", "rows.json", cwd=folder)

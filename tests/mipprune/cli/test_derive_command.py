@@ -1,40 +1,29 @@
 """mipprune derive, and the commands that take a term."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
+from command import refused, run
 
-from mipprune.cli import app
-
-
-def run(*words):
-    return CliRunner().invoke(app, list(words))
+from formulations.symbolic import checks
 
 
-def fails(*words) -> str:
-    """The one line of an error; exit code 2."""
-    result = subprocess.run(
-        [sys.executable, "-m", "mipprune", *words], capture_output=True, text=True, check=False
-    )
-    assert result.returncode == 2, result.stderr
-    assert result.stderr.count("\n") == 1
-    return result.stderr
+@pytest.fixture
+def unchecked(monkeypatch):
+    """Where the checks are not what is looked at: they take seconds."""
+    monkeypatch.setattr(checks, "check", lambda derivation: [])
 
 
 def test_cube_is_derived_checked_drawn_and_written(tmp_path):
     files = [tmp_path / name for name in ("cube.svg", "cube.py", "cube.json")]
     result = run(
         "derive", "a*r**3", "a=2", "price=0.5", "--plot", str(files[0]),
-        "--python", str(files[1]), "--json", str(files[2]),
+        "--python", str(files[1]), "--json", str(files[2]), cwd=tmp_path,
     )  # fmt: skip
-    assert result.exit_code == 0, result.output
-    assert "r* =" in result.output
-    assert result.output.count("passed") == 7
+    assert result.returncode == 0, result.stderr
+    assert "r* =" in result.stdout
+    assert result.stdout.count("passed") == 7
     assert files[0].read_text().lstrip().startswith("<?xml")
     module = {}
     exec(files[1].read_text(), module)
@@ -44,18 +33,20 @@ def test_cube_is_derived_checked_drawn_and_written(tmp_path):
     assert any(statement["name"] == "h(w)" for statement in told["statements"])
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(("price", "said"), [("0.5", "c < a"), ("1.5", "recession form")])
-def test_pseudo_huber_says_both_cases(price, said):
-    result = run("derive", "a*(sqrt(1+r**2)-1)", f"price={price}")
-    assert result.exit_code == 0, result.output
-    assert said in result.output
+def test_pseudo_huber_says_both_cases(price, said, tmp_path):
+    result = run("derive", "a*(sqrt(1+r**2)-1)", f"price={price}", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert said in result.stdout
 
 
-def test_catalogue_is_listed_and_latex_is_all_that_is_printed():
-    listed = run("derive", "--list").output
+@pytest.mark.usefixtures("unchecked")
+def test_catalogue_is_listed_and_latex_is_all_that_is_printed(tmp_path):
+    listed = run("derive", "--list", cwd=tmp_path).stdout
     for name in ("square", "power", "elastic-net", "pseudo-huber", "big-m", "mcp", "nested"):
         assert name in listed
-    written = run("derive", "square", "--latex").output
+    written = run("derive", "square", "--latex", cwd=tmp_path).stdout
     assert written.startswith("\\begin{align*}")
     assert written.rstrip().endswith("\\end{align*}")
 
@@ -77,42 +68,37 @@ def test_catalogue_is_listed_and_latex_is_all_that_is_printed():
         ([], "name a term"),
     ],
 )
-def test_wrong_input_is_one_line_and_nothing_is_written(words, message, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert message in fails("derive", *words)
+def test_wrong_input_is_one_line_and_nothing_is_written(words, message, tmp_path):
+    refused(run("derive", *words, cwd=tmp_path), message)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("term", ["a*r**3", "mcp", "nested", "pseudo-huber"])
 def test_compare_takes_any_term_and_training_meets_its_relaxation(term, tmp_path):
-    file = tmp_path / "rows.json"
-    result = run(
-        "compare", "layer:generated", "groups=8", f"term={term}", "price=0.02", "--json", str(file)
-    )
-    assert result.exit_code == 0, result.output
-    rows = {row["name"]: row for row in json.loads(file.read_text())["rows"]}
+    words = ["groups=4", f"term={term}", "price=0.02", "time_limit=1e6", "--json", "rows.json"]
+    result = run("compare", "layer:generated", *words, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    rows = {row["name"]: row for row in json.loads((tmp_path / "rows.json").read_text())["rows"]}
     assert rows["exact"]["status"] == "optimal"
     relaxed = rows["perspective-relaxation"]["objective"]
     assert rows["spr-trained"]["objective"] == pytest.approx(relaxed, rel=1e-5)
     assert relaxed <= rows["exact"]["objective"] * (1 + 1e-9)
 
 
-def test_compare_refuses_blocks_that_do_not_divide():
-    assert "does not divide" in fails(
-        "compare", "layer:generated", "groups=7", "term=nested", "blocks=2"
-    )
+def test_compare_refuses_blocks_that_do_not_divide(tmp_path):
+    words = ["groups=7", "term=nested", "blocks=2"]
+    refused(run("compare", "layer:generated", *words, cwd=tmp_path), "does not divide")
 
 
-def test_a_term_of_five_lines_removes_half_of_the_macs(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    Path("mine.py").write_text(
+def test_a_term_of_five_lines_removes_half_of_the_macs(tmp_path):
+    (tmp_path / "mine.py").write_text(
         "from formulations import derive\n\nterm = derive('a*r**3 + b*r', a=0.5, b=0.1)\n"
     )
     result = run(
         "train", "digits-spr", "method.term=mine.py:term", "budget.macs=0.5", "model=resnet8",
-        "reference=false", "regularize.epochs=8", "finetune.epochs=6", "name=own",
+        "reference=false", "regularize.epochs=8", "finetune.epochs=6", "name=own", cwd=tmp_path,
     )  # fmt: skip
-    assert result.exit_code == 0, result.output
-    told = json.loads(Path("runs/own/result.json").read_text())
+    assert result.returncode == 0, result.stderr
+    told = json.loads((tmp_path / "runs/own/result.json").read_text())
     assert told["kept"]["macs"] <= 0.5
     assert told["pruned"]["accuracy"] > 90
