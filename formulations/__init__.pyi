@@ -19,6 +19,7 @@ from .layer.solvers.selection import choose as choose
 from .layer.solvers.selection import eliminate as eliminate
 from .layer.stack import Stack as Stack
 from .relu.network import Network as Network
+from .relu.network import NetworkRelaxation as NetworkRelaxation
 from .relu.network import NetworkSolution as NetworkSolution
 from .relu.problems import Selection as Selection
 from .relu.problems import Training as Training

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, overload
 
@@ -19,11 +19,13 @@ from formulations.errors import InputError
 if TYPE_CHECKING:
     from formulations.budget.problem import Allocation, BudgetProblem
     from formulations.layer.problem import LayerProblem
-    from formulations.relu.network import NetworkSolution
+    from formulations.relu.network import NetworkRelaxation, NetworkSolution
     from formulations.relu.problems import Selection, Training
     from formulations.solving.result import Progress, Solution
 
 _LAYER = "formulations.layer.problem.LayerProblem"
+_SELECTION = "formulations.relu.problems.Selection"
+_RELU = "formulations.relu.solve"
 _HIGHS = "formulations.layer.solvers.outer_approximation"
 _ENTRY_POINTS = "formulations.solvers"
 # solvers of every kind of problem, the usual one first
@@ -34,8 +36,13 @@ _SOLVERS = {
         "scip": "formulations.layer.solvers.scip",
     },
     "formulations.budget.problem.BudgetProblem": {"lagrangian": "formulations.budget.solve"},
-    "formulations.relu.problems.Selection": {"highs": "formulations.relu.solve"},
-    "formulations.relu.problems.Training": {"highs": "formulations.relu.solve"},
+    _SELECTION: {"enumeration": "formulations.relu.enumeration", "highs": _RELU},
+    "formulations.relu.problems.Training": {"highs": _RELU},
+}
+_RELAXATIONS = {
+    _LAYER: _HIGHS,
+    _SELECTION: _RELU,
+    "formulations.relu.problems.Training": _RELU,
 }
 
 
@@ -90,8 +97,10 @@ def solve(
         (:func:`formulations.layer.solvers.outer_approximation.solve`), which alone takes nested
         indicators and has them in any case, ``"scip"``
         (:func:`formulations.layer.solvers.scip.solve`), where pyscipopt is installed, or what an
-        installed package adds. The other problems have one each:
-        :func:`formulations.budget.solve.solve`, :func:`formulations.relu.solve.solve`.
+        installed package adds. Of a Selection ``"enumeration"``
+        (:func:`formulations.relu.enumeration.solve`), the usual one of small networks, or
+        ``"highs"`` (:func:`formulations.relu.solve.solve`), the one of a Training. A budget has
+        one: :func:`formulations.budget.solve.solve`.
     gap : float
         Relative gap at which to stop.
     seconds : float
@@ -130,41 +139,57 @@ def solve(
     return answer
 
 
-def relax(problem: LayerProblem, form: str = "perspective", **options: Any) -> Solution:
-    """Solve the continuous relaxation of a layer problem with HiGHS.
+@overload
+def relax(problem: LayerProblem, form: str | None = ..., **options: Any) -> Solution: ...
+@overload
+def relax(problem: Selection | Training, **options: Any) -> NetworkRelaxation: ...
+def relax(
+    problem: LayerProblem | Selection | Training, form: str | None = None, **options: Any
+) -> Solution | NetworkRelaxation:
+    """Solve the continuous relaxation of a layer problem or a network's with HiGHS.
 
     Parameters
     ----------
-    problem : LayerProblem
-    form : {"perspective", "big-m"}
-        The formulation that is relaxed.
+    problem : LayerProblem, Selection or Training
+    form : {"perspective", "big-m"}, optional
+        The formulation of a layer problem that is relaxed; perspective, if not given.
     **options
-        ``extraction``, ``cardinality``, ``tolerance`` and ``seconds`` of
-        :func:`formulations.layer.solvers.outer_approximation.relax`.
+        Of a layer problem ``extraction``, ``cardinality``, ``tolerance`` and ``seconds`` of
+        :func:`formulations.layer.solvers.outer_approximation.relax`; of a network ``tightened``
+        and ``seconds`` of :func:`formulations.relu.solve.relax`.
 
     Returns
     -------
-    Solution
-        ``objective`` is the relaxation's value at ``weights``, ``bound`` a proved bound on it,
-        ``support`` the groups with an indicator above ½.
+    Solution or NetworkRelaxation
+        ``objective`` is the relaxation's value, ``bound`` a proved bound on it, ``support`` the
+        groups or units with an indicator above ½.
 
     Raises
     ------
     InputError
         An unknown form or option, and what else it refuses.
     """
-    function = import_module(_HIGHS).relax
+    kind = _kind(problem, _RELAXATIONS)
+    function = import_module(_RELAXATIONS[kind]).relax
+    if form is not None:
+        options["form"] = form
     _check_options(function, "the relaxation", options)
-    solution: Solution = function(problem, form, **options)
-    return solution
+    relaxed: Solution | NetworkRelaxation = function(problem, **options)
+    return relaxed
+
+
+def _kind(problem: Any, known: Collection[str]) -> str:
+    """The name of a problem's kind, if it is known."""
+    kind = f"{type(problem).__module__}.{type(problem).__qualname__}"
+    if kind not in known:
+        kinds = ", ".join(kind.rpartition(".")[2] for kind in known)
+        raise InputError(f"a {type(problem).__name__} is not solved here: one of {kinds} is")
+    return kind
 
 
 def _solver_of(problem: Any, solver: str | None) -> tuple[str, Callable[..., Any]]:
     """Name and function of the solver for a problem."""
-    kind = f"{type(problem).__module__}.{type(problem).__qualname__}"
-    if kind not in _SOLVERS:
-        kinds = ", ".join(kind.rpartition(".")[2] for kind in _SOLVERS)
-        raise InputError(f"a {type(problem).__name__} is not solved here: one of {kinds} is")
+    kind = _kind(problem, _SOLVERS)
     solvers = _SOLVERS[kind]
     name = next(iter(solvers)) if solver is None else solver
     added = plugins.names(_ENTRY_POINTS) if kind == _LAYER and name not in solvers else ()
@@ -172,6 +197,8 @@ def _solver_of(problem: Any, solver: str | None) -> tuple[str, Callable[..., Any
         return name, plugins.load(_ENTRY_POINTS, name)
     if name not in solvers:
         raise InputError(f"unknown solver {name!r}: one of {', '.join((*solvers, *added))}")
+    if solver is None and kind == _SELECTION and not problem.countable:
+        name = "highs"
     if name == "branch-and-bound" and problem.term.blocks is not None:
         name = "highs"
     return name, import_module(solvers[name]).solve

@@ -33,11 +33,11 @@ def grid_descent(
     rng : Generator
         Of the points and of the order in which weights are moved.
     deadline : Deadline
-        When it is over, no further descent starts.
+        When it is over, the descent at hand ends where it is, and no further one starts.
     """
-    found = [_descend(problem, _zero(problem), rng)]
+    found = [_descend(problem, _zero(problem), rng, deadline)]
     while len(found) <= starts and not deadline.over:
-        found.append(_descend(problem, _random(problem, rng), rng))
+        found.append(_descend(problem, _random(problem, rng), rng, deadline))
     _, layers, support = min(found, key=lambda trial: trial[0])
     for layer, keep in enumerate(support):  # what a removed unit has left means nothing
         layers[layer][~keep] = 0.0
@@ -73,7 +73,7 @@ def _random(problem: Training, rng: np.random.Generator) -> list[FloatArray]:
 
 
 def _descend(
-    problem: Training, layers: list[FloatArray], rng: np.random.Generator
+    problem: Training, layers: list[FloatArray], rng: np.random.Generator, deadline: Deadline
 ) -> tuple[float, list[FloatArray], Support]:
     """(objective, layers with the bias as last column, support)."""
     support = tuple(np.ones(width, bool) for width in problem.hidden)
@@ -88,6 +88,8 @@ def _descend(
     for _ in range(_SWEEPS):
         before = best
         for index in rng.permutation(len(places)):
+            if deadline.over:
+                return best, layers, support
             layer, at = places[index]
             kept = layers[layer][at]
             for point in problem.grid:

@@ -44,7 +44,15 @@ class L1:
 
     def value(self, outputs: FloatArray, targets: FloatArray) -> float:
         """The loss of outputs (n, O)."""
-        return float(np.abs(outputs - targets).sum())
+        return float(self.losses(outputs, targets).sum())
+
+    def losses(self, outputs: FloatArray, targets: FloatArray) -> FloatArray:
+        """The loss of every output, of arrays that broadcast."""
+        return np.abs(outputs - targets)
+
+    def error(self, reach: FloatArray, error: FloatArray) -> FloatArray:
+        """How far off a loss is at most, of |f| + |T| + 1 ≤ reach off by so much."""
+        return error
 
     def lines(self, target: float, lower: float, upper: float) -> list[tuple[float, float]]:
         """(slope, intercept) of the lines that a model starts with, for f in [lower, upper]."""
@@ -72,9 +80,9 @@ class Hinge(L1):
             raise InputError("labels of the hinge loss must be -1 or 1 (or class numbers)")
         return targets
 
-    def value(self, outputs: FloatArray, targets: FloatArray) -> float:
+    def losses(self, outputs: FloatArray, targets: FloatArray) -> FloatArray:
         """See :class:`L1`."""
-        return float(np.maximum(0, 1 - targets * outputs).sum())
+        return np.maximum(0, 1 - targets * outputs)
 
     def lines(self, target: float, lower: float, upper: float) -> list[tuple[float, float]]:
         """See :class:`L1`."""
@@ -86,9 +94,13 @@ class Squared(L1):
 
     name = "squared"
 
-    def value(self, outputs: FloatArray, targets: FloatArray) -> float:
+    def losses(self, outputs: FloatArray, targets: FloatArray) -> FloatArray:
         """See :class:`L1`."""
-        return float(((outputs - targets) ** 2).sum())
+        return (outputs - targets) ** 2
+
+    def error(self, reach: FloatArray, error: FloatArray) -> FloatArray:
+        """See :class:`L1`."""
+        return 2 * reach * error + error**2
 
     def lines(self, target: float, lower: float, upper: float) -> list[tuple[float, float]]:
         """See :class:`L1`."""

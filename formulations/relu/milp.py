@@ -29,12 +29,17 @@ _KEY = 1000
 
 Activations = Sequence[pyo.Expression]
 Assignment = tuple[pyo.Var, float]
+Pause = Callable[[], None]
 # (layer, unit, sample, activations of the layer before) to the unit's pre-activation
 Affine = Callable[[int, int, int, Activations], pyo.Expression]
 
 
-def selection_layers(network: Network, inputs: FloatArray, bounds: Bounds) -> pyo.ConcreteModel:
+def selection_layers(
+    network: Network, inputs: FloatArray, bounds: Bounds, pause: Pause
+) -> pyo.ConcreteModel:
     """State the layers of a network with fixed weights, whose hidden units may be removed.
+
+    ``pause`` is called now and then, here and below: what it raises breaks the work off.
 
     Sets
         l = 0 … L−1 layers, k units of a layer, i samples
@@ -56,12 +61,18 @@ def selection_layers(network: Network, inputs: FloatArray, bounds: Bounds) -> py
         return float(bias) + pyo.quicksum(terms)
 
     model = pyo.ConcreteModel()
-    _layers(model, network.hidden, network.outputs, inputs, bounds, affine)
+    _layers(model, network.hidden, network.outputs, inputs, bounds, affine, pause)
     return model
 
 
 def training_layers(
-    widths: Sequence[int], outputs: int, step: float, half: int, inputs: FloatArray, bounds: Bounds
+    widths: Sequence[int],
+    outputs: int,
+    step: float,
+    half: int,
+    inputs: FloatArray,
+    bounds: Bounds,
+    pause: Pause,
 ) -> pyo.ConcreteModel:
     """State layers whose weights are points of the grid {−half·step, …, half·step}.
 
@@ -127,7 +138,7 @@ def training_layers(
             return bias + sum(float(x[j]) * model.weight[0, unit, j] for j in range(sizes[0]))
         return bias + sum(product(layer, unit, j, sample, h) for j, h in enumerate(before))
 
-    _layers(model, widths, outputs, inputs, bounds, affine)
+    _layers(model, widths, outputs, inputs, bounds, affine, pause)
     for layer, unit, j in entries:
         model.limits.add(sum(2**t * model.bit[layer, unit, j, t] for t in bits) <= 2 * half)
         ends = [(layer, unit)] if layer < len(widths) else []
@@ -238,13 +249,13 @@ def lp_bounds(
     lower, upper = ([b.copy() for b in side] for side in (bounds.lower, bounds.upper))
     for layer in range(first, len(lower)):
         for sample in range(len(lower[0])):
-            if deadline is not None and deadline.over:
-                return Bounds(tuple(lower), tuple(upper))
             known = Bounds(tuple(lower), tuple(upper)).sample(sample)
             model = head(layer + 1, sample, known)
             lp = Milp(model, relaxed=True)
             for (_, unit), output in model.f.items():
                 for side, sign, pick in ((lower, 1, max), (upper, -1, min)):
+                    if deadline is not None and deadline.over:
+                        return Bounds(tuple(lower), tuple(upper))
                     value = lp.minimise(output, sign)
                     if value is not None:
                         tight = sign * (value - _SAFETY * (1 + abs(value)))
@@ -264,6 +275,14 @@ def choice(
     return values
 
 
+def read_support(model: pyo.ConcreteModel, hidden: Sequence[int]) -> Support:
+    """Which units have y above ½."""
+    return tuple(
+        np.array([model.y[layer, unit].value > 0.5 for unit in range(width)], bool)
+        for layer, width in enumerate(hidden)
+    )
+
+
 def _layers(
     model: pyo.ConcreteModel,
     widths: Sequence[int],
@@ -271,6 +290,7 @@ def _layers(
     inputs: FloatArray,
     bounds: Bounds,
     affine: Affine,
+    pause: Pause,
 ) -> None:
     samples = range(len(inputs))
     units = [(layer, unit) for layer, width in enumerate(widths) for unit in range(width)]
@@ -284,6 +304,7 @@ def _layers(
 
     for layer, unit in units:
         for i in samples:
+            pause()
             relu_block(
                 model.relu[layer, i, unit],
                 affine(layer, unit, i, before(layer, i)),
@@ -298,4 +319,5 @@ def _layers(
     )
     model.outputs = pyo.ConstraintList()
     for i, k in model.f:
+        pause()
         model.outputs.add(model.f[i, k] == affine(last, k, i, before(last, i)))

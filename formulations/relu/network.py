@@ -143,20 +143,20 @@ class NetworkSolution:
     objective : float
         Loss + prices of the incumbent, from a forward pass of its network.
     bound : float
-        Proved lower bound on the optimum, up to HiGHS's tolerances (1e-9).
+        Proved lower bound on the optimum. Of an enumeration it holds in exact arithmetic; of HiGHS
+        up to its tolerances, for which 1e-7 of it is taken off.
     status : Status
         How the solve ended. Never infeasible: a network without hidden units is always allowed.
     support : tuple of (n_l,) bool arrays
         Kept units of every hidden layer.
     network : Network
         What is left: removed units are physically gone.
-    activations : tuple of (n, kept_l) arrays, or None
-        Hidden activations as the MILP's own variables have them, one array a hidden layer; None
-        if HiGHS did not solve for them in time.
+    activations : tuple of (n, kept_l) arrays
+        Hidden activations of what is left, one array a hidden layer.
     loss : float
         The incumbent's loss alone.
     nodes : int
-        Branch-and-bound nodes, over all solves.
+        Branch-and-bound nodes, over all solves; 0 of an enumeration.
     seconds : float
         Wall time, bounds and heuristics included.
     solver : str
@@ -168,7 +168,7 @@ class NetworkSolution:
     status: Status
     support: Support
     network: Network
-    activations: tuple[FloatArray, ...] | None
+    activations: tuple[FloatArray, ...]
     loss: float
     nodes: int
     seconds: float
@@ -189,10 +189,16 @@ class NetworkSolution:
 class NetworkRelaxation:
     """The linear relaxation of a big-M model, and the network that rounding makes of it.
 
+    The names are those of :class:`formulations.Solution` of a relaxed layer problem.
+
     Attributes
     ----------
-    value : float
-        Optimal value of the relaxation: a lower bound on the optimum.
+    objective : float
+        Value of the relaxation.
+    bound : float
+        Proved lower bound on it, and so on the optimum, up to HiGHS's tolerances.
+    status : Status
+        How the solve ended; at a time limit, what was proved until then.
     indicator : tuple of (n_l,) arrays
         y ∈ [0, 1] of the hidden units.
     support : tuple of (n_l,) bool arrays
@@ -200,15 +206,30 @@ class NetworkRelaxation:
     network : Network
         What is left of the units of ``support`` (in training: with the weights on the grid that
         are nearest to the relaxation's).
-    objective : float
-        Loss + prices of the rounded network: an upper bound on the optimum.
+    rounded : float
+        Loss + prices of this network: an upper bound on the optimum.
     seconds : float
         Wall time.
+    solver : str
+        Engine and form.
     """
 
-    value: float
+    objective: float
+    bound: float
+    status: Status
     indicator: tuple[FloatArray, ...]
     support: Support
     network: Network
-    objective: float
+    rounded: float
     seconds: float
+    solver: str
+
+    @property
+    def gap(self) -> float:
+        """(objective − bound) / |objective|, never negative."""
+        return relative_gap(self.objective, self.bound)
+
+    @property
+    def kept(self) -> int:
+        """Number of hidden units in ``support``."""
+        return sum(int(keep.sum()) for keep in self.support)

@@ -25,13 +25,15 @@ from formulations.errors import InputError
 from formulations.relu import heuristics, milp
 from formulations.relu.bounds import Bounds, interval_bounds
 from formulations.relu.losses import L1, find_loss
-from formulations.relu.milp import Assignment
+from formulations.relu.milp import Assignment, Pause
 from formulations.relu.network import Network, Support
 from formulations.solving.deadline import Deadline
 
 Price = float | Sequence[float] | Sequence[Sequence[float]]
 # Random starts of the training heuristic.
 _STARTS = 50
+# Outputs of all choices that are computed in seconds.
+_COUNTABLE = 2**30
 
 
 class _Problem(ABC):
@@ -67,13 +69,14 @@ class _Problem(ABC):
         """Σ c_lk over the kept units."""
         return float(sum(c @ keep for c, keep in zip(self.prices, support, strict=True)))
 
-    def model(self, bounds: Bounds | None = None) -> pyo.ConcreteModel:
+    def model(self, bounds: Bounds | None = None, pause: Pause = lambda: None) -> pyo.ConcreteModel:
         """State the big-M MILP, with these bounds or those of interval arithmetic.
 
-        See :mod:`formulations.relu.milp` for its algebra.
+        See :mod:`formulations.relu.milp` for its algebra. ``pause`` is called now and then, what it
+        raises breaks the work off.
         """
         bounds = bounds or self.interval_bounds()
-        model = self.layers(self.inputs, bounds)
+        model = self.layers(self.inputs, bounds, pause)
         milp.state_objective(model, self.criterion, self.targets, self.prices, bounds)
         return model
 
@@ -87,7 +90,9 @@ class _Problem(ABC):
         """Bounds on every z by interval arithmetic."""
 
     @abstractmethod
-    def layers(self, inputs: FloatArray, bounds: Bounds) -> pyo.ConcreteModel:
+    def layers(
+        self, inputs: FloatArray, bounds: Bounds, pause: Pause = lambda: None
+    ) -> pyo.ConcreteModel:
         """State the MILP's layers for (n, n_in) inputs, without an objective."""
 
     @abstractmethod
@@ -163,19 +168,33 @@ class Selection(_Problem):
         """Units of the hidden layers."""
         return self.network.hidden
 
+    @cached_property
+    def useful(self) -> Support:
+        """The units that some sample may activate; the others do nothing but cost."""
+        bounds = self.interval_bounds()
+        return tuple(upper.max(axis=0) > 0 for upper in bounds.upper[:-1])
+
+    @property
+    def countable(self) -> bool:
+        """Whether all choices of useful units can be tried in seconds."""
+        units = sum(int(useful.sum()) for useful in self.useful)
+        return units + np.log2(self.targets.size) <= np.log2(_COUNTABLE)
+
     def interval_bounds(self) -> Bounds:
         """Bounds on every z by interval arithmetic."""
         return interval_bounds(self.inputs, self.network, self.network)
 
-    def layers(self, inputs: FloatArray, bounds: Bounds) -> pyo.ConcreteModel:
+    def layers(
+        self, inputs: FloatArray, bounds: Bounds, pause: Pause = lambda: None
+    ) -> pyo.ConcreteModel:
         """State the MILP's layers for (n, n_in) inputs, without an objective."""
-        return milp.selection_layers(self.network, inputs, bounds)
+        return milp.selection_layers(self.network, inputs, bounds, pause)
 
     def head(self, layers: int, sample: int, bounds: Bounds) -> pyo.ConcreteModel:
         """State the first layers for one sample, the last of them as the output."""
         cut = Bounds(bounds.lower[:layers], bounds.upper[:layers])
         inputs = self.inputs[sample : sample + 1]
-        return milp.selection_layers(self.network.head(layers), inputs, cut)
+        return milp.selection_layers(self.network.head(layers), inputs, cut, lambda: None)
 
     def first_choice(self, deadline: Deadline) -> tuple[Network, Support]:
         """A good support: from all units and from none, the best flip or swap until none helps."""
@@ -190,12 +209,16 @@ class Selection(_Problem):
         for keep in (np.ones(total, bool), np.zeros(total, bool)):
             best = value(keep)
             while moves and not deadline.over:
-                trials = [_flipped(keep, move) for move in moves]
-                values = [value(trial) for trial in trials]
-                at = int(np.argmin(values))
-                if values[at] >= best:
+                trials = []
+                for move in moves:
+                    if deadline.over:
+                        break
+                    trial = _flipped(keep, move)
+                    trials.append((value(trial), move))
+                least, move = min(trials, default=(best, ()))
+                if least >= best:
                     break
-                keep, best = trials[at], values[at]
+                keep, best = _flipped(keep, move), least
             found.append((best, tuple(np.split(keep, sizes))))
         return self.network, min(found, key=lambda pair: pair[0])[1]
 
@@ -209,7 +232,7 @@ class Selection(_Problem):
 
     def read(self, model: pyo.ConcreteModel) -> tuple[Network, Support]:
         """The choice that the values of the model's variables make."""
-        return self.network, read_support(model, self.hidden)
+        return self.network, milp.read_support(model, self.hidden)
 
     def assign(
         self, model: pyo.ConcreteModel, network: Network, support: Support
@@ -297,10 +320,12 @@ class Training(_Problem):
         )
         return low, high
 
-    def layers(self, inputs: FloatArray, bounds: Bounds) -> pyo.ConcreteModel:
+    def layers(
+        self, inputs: FloatArray, bounds: Bounds, pause: Pause = lambda: None
+    ) -> pyo.ConcreteModel:
         """State the MILP's layers for (n, n_in) inputs, without an objective."""
         model = milp.training_layers(
-            *(self.hidden, self.sizes[-1], self.step, self.half, inputs, bounds)
+            *(self.hidden, self.sizes[-1], self.step, self.half, inputs, bounds, pause)
         )
         milp.break_symmetry(model, self.prices, self.sizes[0], self.half, self.step)
         return model
@@ -310,7 +335,9 @@ class Training(_Problem):
         widths, outputs = self.hidden[: layers - 1], self.sizes[layers]
         cut = Bounds(bounds.lower[:layers], bounds.upper[:layers])
         inputs = self.inputs[sample : sample + 1]
-        return milp.training_layers(widths, outputs, self.step, self.half, inputs, cut)
+        return milp.training_layers(
+            widths, outputs, self.step, self.half, inputs, cut, lambda: None
+        )
 
     def first_choice(self, deadline: Deadline) -> tuple[Network, Support]:
         """A good network: coordinate descent on the grid from random starts (a fixed seed)."""
@@ -331,7 +358,7 @@ class Training(_Problem):
         weights = [np.zeros((n, m + 1)) for m, n in pairwise(self.sizes)]
         for (layer, unit, j), weight in model.weight.items():
             weights[layer][unit, j] = np.round(pyo.value(weight) / self.step) * self.step
-        support = read_support(model, self.hidden)
+        support = milp.read_support(model, self.hidden)
         return Network([w[:, :-1] for w in weights], [w[:, -1] for w in weights]), support
 
     def assign(
@@ -343,14 +370,6 @@ class Training(_Problem):
             row = np.append(network.weights[layer][unit], network.biases[layer][unit])
             values.append((bit, float(round(row[j] / self.step) + self.half >> t & 1)))
         return values
-
-
-def read_support(model: pyo.ConcreteModel, hidden: Sequence[int]) -> Support:
-    """Which units have y above ½."""
-    return tuple(
-        np.array([model.y[layer, unit].value > 0.5 for unit in range(width)], bool)
-        for layer, width in enumerate(hidden)
-    )
 
 
 def _flipped(keep: BoolArray, move: tuple[int, ...]) -> BoolArray:

@@ -18,6 +18,7 @@ import numpy as np
 import pyomo.environ as pyo
 
 from formulations.arrays import FloatArray
+from formulations.relu import enumeration
 from formulations.relu.milp import cut
 from formulations.relu.network import Network, NetworkRelaxation, NetworkSolution, Support
 from formulations.relu.problems import Price, Selection, Training
@@ -27,14 +28,15 @@ from formulations.solving.result import Progress, Status, check_positive, judge
 
 Problem = Selection | Training
 
-# Objectives closer than this to the bound are optimal, whatever their relative gap.
-_ABSOLUTE = 1e-6
+# Objectives closer than this to the bound are optimal, whatever their relative gap: twice what
+# HiGHS itself takes for closed.
+_ABSOLUTE = 2e-6
 # Shares of the time limit that the first incumbent and tightening bounds may take.
 _HEURISTIC, _TIGHTENING = 0.2, 0.2
 # A relaxation is cut until a round raises its value by less than this, relatively.
 _LP_GAIN, _LP_ROUNDS = 1e-6, 100
-# Seconds for the activations of the incumbent, after the work is over.
-_READING = 10.0
+# Share of 1 + |bound| that HiGHS's tolerances (1e-9 a row) may have added to its bounds.
+_SAFETY = 1e-7
 
 
 def select(
@@ -50,11 +52,15 @@ def select(
 ) -> NetworkSolution:
     """Select the hidden units of a trained network that are worth their price.
 
+    All choices are tried where they are few enough
+    (:mod:`formulations.relu.enumeration`); else HiGHS solves the MILP.
+
     Parameters and errors are those of :class:`formulations.relu.problems.Selection` and
     :func:`solve`.
     """
     problem = Selection(network, inputs, targets, loss, price)
-    return solve(problem, gap=gap, seconds=seconds, on_progress=on_progress)
+    engine = enumeration.solve if problem.countable else solve
+    return engine(problem, gap=gap, seconds=seconds, on_progress=on_progress)
 
 
 def train(
@@ -94,7 +100,7 @@ def solve(
     ----------
     problem : Selection or Training
     gap : float
-        Relative gap at which to stop (or an absolute one of 1e-6).
+        Relative gap at which to stop (or an absolute one of 2e-6).
     seconds : float or Deadline
         Time limit, positive. When it is over, or on Ctrl-C, the incumbent is returned with its
         bound.
@@ -114,7 +120,9 @@ def solve(
     return work.solution(status)
 
 
-def relax(problem: Problem, *, tightened: bool = True) -> NetworkRelaxation:
+def relax(
+    problem: Problem, *, tightened: bool = True, seconds: float | Deadline = math.inf
+) -> NetworkRelaxation:
     """Solve the linear relaxation of the big-M model.
 
     Parameters
@@ -122,41 +130,84 @@ def relax(problem: Problem, *, tightened: bool = True) -> NetworkRelaxation:
     problem : Selection or Training
     tightened : bool
         Whether the bounds are tightened by linear programs, or those of interval arithmetic.
+    seconds : float or Deadline
+        Time limit, positive. When it is over, or on Ctrl-C, what is proved until then is returned.
+
+    Raises
+    ------
+    InputError
+        Time limit not positive.
     """
-    deadline = Deadline()
-    bounds = problem.interval_bounds()
-    model = problem.model(problem.lp_bounds(bounds) if tightened else bounds)
-    value = _relaxed(problem, model, deadline)
-    indicator = tuple(
-        np.array([model.y[layer, unit].value for unit in range(width)])
-        for layer, width in enumerate(problem.hidden)
-    )
-    network, support = problem.read(model)
+    work = _Relaxation(problem, Deadline.of(seconds))
+    status = attempt(lambda: work.run(tightened))
+    network, support = work.choice
+    bound = max(0.0, work.bound)  # losses and prices are not negative
     return NetworkRelaxation(
-        value=value,
-        indicator=indicator,
+        objective=max(work.value, bound),
+        bound=bound,
+        status=status,
+        indicator=work.indicator,
         support=support,
         network=network.prune(support),
-        objective=problem.objective(network, support),
-        seconds=deadline.elapsed,
+        rounded=problem.objective(network, support),
+        seconds=work.deadline.elapsed,
+        solver="highs/big-m-relaxation",
     )
 
 
-def _relaxed(problem: Problem, model: pyo.ConcreteModel, deadline: Deadline) -> float:
-    """Cut the relaxation to convergence, in place, and load its solution; its value."""
-    value = -math.inf
-    for _ in range(_LP_ROUNDS):
-        lp = Milp(model, relaxed=True)
-        outcome = lp.run(deadline.left)
-        if outcome.status == Status.INTERRUPTED:
-            raise KeyboardInterrupt
-        if outcome.status != Status.OPTIMAL or outcome.point is None:
-            break
-        lp.load(outcome.point)
-        gained, value = outcome.bound - value, outcome.bound
-        if gained <= _LP_GAIN * abs(value) or not cut(model, problem.criterion, problem.targets):
-            break
-    return value
+class _Relaxation:
+    """The linear relaxation of a model, cut to convergence; its last point."""
+
+    def __init__(self, problem: Problem, deadline: Deadline) -> None:
+        self.problem, self.deadline = problem, deadline
+        self.value = self.bound = -math.inf
+        self.choice = problem.nothing()
+        self.indicator = tuple(np.zeros(width) for width in problem.hidden)
+
+    def run(self, tightened: bool) -> None:
+        """State the model and solve it.
+
+        Raises
+        ------
+        Stopped
+            At the end of the time, or as HiGHS ended.
+        """
+        problem, bounds = self.problem, self.problem.interval_bounds()
+        if tightened:
+            bounds = problem.lp_bounds(bounds, self.deadline)
+        self.cut(problem.model(bounds, self.deadline.check))
+
+    def cut(self, model: pyo.ConcreteModel) -> None:
+        """Cut the relaxation of a model to convergence, in place.
+
+        Raises
+        ------
+        Stopped
+            At the end of the time, or as HiGHS ended.
+        """
+        problem = self.problem
+        for _ in range(_LP_ROUNDS):
+            self.deadline.check()
+            lp = Milp(model, relaxed=True)
+            outcome = lp.run(self.deadline.left, on_look=self.deadline.check)
+            if outcome.status != Status.OPTIMAL or outcome.point is None:
+                raise Stopped(outcome.status)
+            lp.load(outcome.point)
+            gained, self.value = outcome.bound - self.value, outcome.bound
+            self.bound = _safe(self.value)
+            self.choice = problem.read(model)
+            self.indicator = tuple(
+                np.array([model.y[layer, unit].value for unit in range(width)])
+                for layer, width in enumerate(problem.hidden)
+            )
+            found = cut(model, problem.criterion, problem.targets)
+            if not found or gained <= _LP_GAIN * abs(self.value):
+                break
+
+
+def _safe(bound: float) -> float:
+    """A bound of HiGHS's, less what its tolerances may have added."""
+    return bound - _SAFETY * (1 + abs(bound)) if math.isfinite(bound) else bound
 
 
 class _NetworkSolve:
@@ -201,9 +252,13 @@ class _NetworkSolve:
         if heuristic:
             self.offer(*problem.first_choice(self.deadline.part(_HEURISTIC)))
         bounds = problem.lp_bounds(deadline=self.deadline.part(_HEURISTIC + _TIGHTENING))
-        model = problem.model(bounds)
+        model = problem.model(bounds, self.deadline.check)
         if problem.criterion.tangent(0.0, 0.0) is not None:
-            self.bound = max(self.bound, _relaxed(problem, model, self.deadline))
+            relaxation = _Relaxation(problem, self.deadline)
+            try:
+                relaxation.cut(model)
+            finally:
+                self.bound = max(self.bound, relaxation.bound)
         while not self.closed:
             self.deadline.check()
             outcome = self._solve(model)
@@ -225,7 +280,7 @@ class _NetworkSolve:
             self.report()
 
         def hear(bound: float, count: int) -> None:
-            self.bound, self.nodes = max(self.bound, bound), nodes + count
+            self.bound, self.nodes = max(self.bound, _safe(bound)), nodes + count
             self.report()
 
         outcome = milp.run(
@@ -233,6 +288,7 @@ class _NetworkSolve:
             gap=self.gap / 2,
             on_improvement=improve,
             on_progress=hear,
+            on_look=self.deadline.check,
         )
         hear(outcome.bound, outcome.nodes)
         if outcome.point is not None:
@@ -246,48 +302,16 @@ class _NetworkSolve:
 
     def solution(self, ended: Status) -> NetworkSolution:
         """The answer, when the work has ended in this way."""
+        left = self.network.prune(self.support)
         return NetworkSolution(
             objective=self.best,
             bound=min(self.bound, self.best),
             status=judge(ended, closed=self.closed),
             support=self.support,
-            network=self.network.prune(self.support),
-            activations=mip_activations(self.problem, self.network, self.support),
+            network=left,
+            activations=tuple(left.activations(self.problem.inputs)),
             loss=self.best - self.problem.price_of(self.support),
             nodes=self.nodes,
             seconds=self.deadline.elapsed,
             solver="highs/big-m",
         )
-
-
-def mip_activations(
-    problem: Problem, network: Network, support: Support
-) -> tuple[FloatArray, ...] | None:
-    """Compute the activations of a choice's kept units that the model's constraints leave.
-
-    The choice's binary variables but the ReLUs' own σ are fixed, and HiGHS solves for the rest.
-
-    Returns
-    -------
-    tuple of (n, kept_l) arrays, or None
-        None if HiGHS did not solve for them in ten seconds.
-    """
-    model = problem.layers(problem.inputs, problem.interval_bounds())
-    own = {id(b.on) for b in model.relu.values() if b.component("on") is not None}
-    for variable, value in problem.assign(model, network, support):
-        if id(variable) not in own:
-            variable.fix(value)
-    milp = Milp(model)
-    outcome = milp.run(_READING)
-    if outcome.point is None:
-        return None
-    milp.load(outcome.point)
-    return tuple(
-        np.array(
-            [
-                [pyo.value(model.relu[layer, i, unit].h) for unit in np.flatnonzero(keep)]
-                for i in range(len(problem.inputs))
-            ]
-        )
-        for layer, keep in enumerate(support)
-    )

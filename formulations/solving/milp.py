@@ -118,12 +118,13 @@ class Milp:
         gap: float = 0.0,
         on_improvement: Callable[[FloatArray], None] = lambda point: None,
         on_progress: Callable[[float, int], None] = lambda bound, nodes: None,
+        on_look: Callable[[], None] = lambda: None,
     ) -> Outcome:
         """Solve within so many seconds, to a relative gap.
 
-        Both callbacks run in the caller's thread, while HiGHS works: ``on_improvement`` with each
-        new incumbent, ``on_progress`` with the bound and the nodes so far. What they raise ends
-        the solve and is raised here.
+        The callbacks run in the caller's thread, while HiGHS works: ``on_improvement`` with each
+        new incumbent, ``on_progress`` with the bound and the nodes so far, ``on_look`` now and
+        then. What they raise ends the solve and is raised here.
         """
         self.highs.setOptionValue("mip_rel_gap", gap)
         heard = self._state
@@ -134,6 +135,7 @@ class Milp:
             if self._state != heard:
                 heard = self._state
                 on_progress(*heard)
+            on_look()
 
         status = run(self.highs, seconds, look)
         self._tell(on_improvement)

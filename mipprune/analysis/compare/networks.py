@@ -83,9 +83,9 @@ def compare_toy(
         relaxed = relax(problem, tightened=tightened)
         rows.append(
             make_row(
-                title, relaxed.value, np.concatenate(relaxed.support), exact=flat,
-                bound=relaxed.value, gap=relative_gap(exact.objective, relaxed.value),
-                seconds=relaxed.seconds, status="optimal",
+                title, relaxed.objective, np.concatenate(relaxed.support), exact=flat,
+                bound=relaxed.bound, gap=relative_gap(exact.objective, relaxed.bound),
+                seconds=relaxed.seconds, status=relaxed.status,
             )
         )  # fmt: skip
     for title, work in _heuristics(problem, toy, config, steps):
@@ -124,9 +124,9 @@ def _sweep(
                 "exact_loss": exact.loss,
                 "exact_gap": exact.gap,
                 "relaxed_kept": float(y.sum()),
-                "relaxed_loss": relaxed.value - paid * float(y.sum()),
+                "relaxed_loss": relaxed.objective - paid * float(y.sum()),
                 "rounded_kept": int((y > 0.5).sum()),
-                "rounded_loss": relaxed.objective - paid * int((y > 0.5).sum()),
+                "rounded_loss": relaxed.rounded - paid * int((y > 0.5).sum()),
             }
         )
     return points
