@@ -22,7 +22,7 @@ def fill(problem: BudgetProblem, choice: Sequence[int]) -> list[int] | None:
         if not allowed.any():
             return None
         loss, change, saved = walk.look(-1, allowed)
-        walk.go(int(np.where(allowed, loss / saved, np.inf).argmin()), -1, change)
+        walk.go(_most(-loss, saved, allowed), -1, change)
     while True:
         short = not problem.feasible(walk.widths)
         gain, change, spent = walk.look(1, walk.choice < walk.last)
@@ -30,7 +30,7 @@ def fill(problem: BudgetProblem, choice: Sequence[int]) -> list[int] | None:
         fits &= (gain > 0) | short
         if not fits.any():
             return None if short else walk.choice.tolist()
-        walk.go(int(np.where(fits, gain / spent, -np.inf).argmax()), 1, change)
+        walk.go(_most(gain, spent, fits), 1, change)
 
 
 def scaled(problem: BudgetProblem, limit: Limit) -> list[int]:
@@ -42,6 +42,14 @@ def scaled(problem: BudgetProblem, limit: Limit) -> list[int]:
         cost = limit.cost.value(problem.at(np.floor(middle * last).astype(int)))
         low, high = (middle, high) if cost <= limit.at_most else (low, middle)
     return np.floor(low * last).astype(int).tolist()
+
+
+def _most(gain: FloatArray, spent: FloatArray, allowed: BoolArray) -> int:
+    """The allowed class that gains most per cost; what costs nothing gains without end."""
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        rate = np.where(gain == 0, 0.0, gain / spent)
+    places = np.flatnonzero(allowed)
+    return int(places[rate[places].argmax()])
 
 
 class _Walk:
@@ -82,7 +90,7 @@ class _Walk:
             ]
         )
         share = np.abs(change / self.most[:, None]).sum(axis=0)
-        return value, change, np.maximum(share, 1e-300)
+        return value, change, share
 
     def go(self, c: int, direction: int, change: IntArray) -> None:
         """Take the step of class c."""

@@ -18,12 +18,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from formulations.arrays import BoolArray, FloatArray, IntArray
 from formulations.errors import InputError
 from formulations.solving.result import Status, relative_gap
+
+# From here on the floats in which HiGHS reckons leave out whole numbers.
+EXACT = 2**53
 
 
 class OutOfReach(InputError):
@@ -41,6 +45,15 @@ class OutOfReach(InputError):
         self.nearest = nearest
 
 
+def _whole(name: str, array: IntArray) -> IntArray:
+    """Integers in 64 bits: narrow types would wrap where their products do not fit."""
+    if array.size and not np.issubdtype(array.dtype, np.integer):
+        raise InputError(f"{name} must be whole numbers of 64 bits: they are {array.dtype}")
+    if array.size and array.max() > np.iinfo(np.int64).max:
+        raise InputError(f"{name} must be whole numbers of 64 bits: one is {array.max()}")
+    return array.astype(np.int64)
+
+
 @dataclass(frozen=True, eq=False)
 class BilinearCost:
     """Σ_l coefficient_l · rows_l · columns_l over L layers, exact in integers.
@@ -48,7 +61,7 @@ class BilinearCost:
     Attributes
     ----------
     coefficient : (L,) int array
-        What one entry of the layer's weight matrix costs.
+        What one entry of the layer's weight matrix costs. None of the numbers is negative.
     fixed_rows, fixed_columns : (L,) int arrays
         Sizes that do not depend on the widths.
     owned_rows, owned_columns : (C, L) int arrays
@@ -61,6 +74,10 @@ class BilinearCost:
     fixed_columns: IntArray
     owned_columns: IntArray
 
+    def __post_init__(self) -> None:
+        for name, array in vars(self).items():
+            object.__setattr__(self, name, _whole(f"{name} of a cost", array))
+
     def sizes(self, widths: IntArray) -> tuple[IntArray, IntArray]:
         """Rows and columns of every layer, each (L,), for (C,) widths."""
         return (
@@ -69,9 +86,20 @@ class BilinearCost:
         )
 
     def value(self, widths: IntArray) -> int:
-        """The cost of (C,) widths."""
-        rows, columns = self.sizes(widths)
-        return int(self.coefficient @ (rows * columns))
+        """The cost of (C,) widths, however large."""
+        # sums and products of floats that are not negative are whole as long as they stay below
+        value = float(self._value(widths, np.float64))
+        return int(value) if value < EXACT else int(self._value(widths, np.object_))
+
+    def _value(self, widths: IntArray, kind: type) -> Any:
+        """The cost in numbers of a NumPy type; of objects, Python's own integers."""
+
+        def typed(array: IntArray) -> Any:
+            return array.astype(kind)
+
+        rows = typed(self.fixed_rows) + typed(widths) @ typed(self.owned_rows)
+        columns = typed(self.fixed_columns) + typed(widths) @ typed(self.owned_columns)
+        return typed(self.coefficient) @ (rows * columns)
 
     def take(self, index: IntArray) -> BilinearCost:
         """The cost of some of the classes, the others having width 0."""
@@ -94,7 +122,10 @@ class BilinearCost:
         )
 
     def polynomial(self) -> tuple[int, IntArray, IntArray]:
-        """(constant, linear (C,), quadratic (C, C) upper triangular) of the same cost."""
+        """(constant, linear (C,), quadratic (C, C) upper triangular) of the same cost.
+
+        In 64 bits: right where :class:`BudgetProblem` takes the cost.
+        """
         rows, columns = self.owned_rows * self.coefficient, self.owned_columns * self.coefficient
         constant = int(self.coefficient @ (self.fixed_rows * self.fixed_columns))
         product = rows @ self.owned_columns.T
@@ -142,7 +173,8 @@ class BudgetProblem:
     ------
     InputError
         If the shapes do not fit, widths do not increase, a value is not finite, an owned size or a
-        coefficient is negative, or a floor is out of reach.
+        coefficient is negative, a floor is out of reach, a limit's range is empty, or the largest
+        widths cost 2⁵³ or more, which the floats of HiGHS do not hold exactly.
     """
 
     widths: Sequence[IntArray]
@@ -154,21 +186,46 @@ class BudgetProblem:
     def __post_init__(self) -> None:
         if self.floors.size == 0:
             object.__setattr__(self, "floors", np.zeros((0, self.classes), int))
+        whole = [_whole(f"class {c}: widths", widths) for c, widths in enumerate(self.widths)]
+        object.__setattr__(self, "widths", whole)
+        for name in ("floors", "floor_sizes"):
+            object.__setattr__(self, name, _whole(name, getattr(self, name)))
+        self._check_tables()
+        for limit in self.limits:
+            self._check_limit(limit)
+        self._check_floors()
+
+    def _check_tables(self) -> None:
         for number, (widths, values) in enumerate(zip(self.widths, self.values, strict=True)):
             if len(widths) == 0 or widths[0] < 0 or (np.diff(widths) <= 0).any():
                 raise InputError(f"class {number}: the allowed widths must be ≥ 0 and increase")
             if values.shape != widths.shape or not np.isfinite(values).all():
                 raise InputError(f"class {number}: every allowed width needs a finite value")
-        for limit in self.limits:
-            cost = limit.cost
-            if len(cost.owned_rows) != self.classes:
-                raise InputError(
-                    f"a cost has {len(cost.owned_rows)} classes, the problem {self.classes}"
-                )
-            if min(array.min(initial=0) for array in vars(cost).values()) < 0:
-                raise InputError("a cost must not fall as widths grow: a size in it is negative")
+
+    def _check_limit(self, limit: Limit) -> None:
+        cost = limit.cost
+        if len(cost.owned_rows) != self.classes:
+            raise InputError(
+                f"a cost has {len(cost.owned_rows)} classes, the problem {self.classes}"
+            )
+        if min(array.min(initial=0) for array in vars(cost).values()) < 0:
+            raise InputError("a cost must not fall as widths grow: a size in it is negative")
+        if limit.at_least > limit.at_most:
+            raise InputError(
+                f"a limit leaves no cost: at least {limit.at_least}, at most {limit.at_most}"
+            )
+        if cost.value(self.widest) >= EXACT:
+            raise InputError(
+                "the largest widths cost 2**53 or more, which floats do not hold exactly: "
+                "give the costs in a larger unit"
+            )
+
+    def _check_floors(self) -> None:
         if self.floors.min(initial=0) < 0:
             raise InputError("a floor must not fall as widths grow: a factor in it is negative")
+        exact = self.floors.astype(object) @ self.widest.astype(object)
+        if self.floors.size and max(exact) >= EXACT:
+            raise InputError("a floor on the largest widths is 2**53 or more: give smaller factors")
         if not self.above_floors(self.widest):
             raise InputError("a floor is above what the largest widths give")
 

@@ -10,6 +10,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import NoReturn
 
 import numpy as np
@@ -69,18 +71,21 @@ def solve(
             raise OutOfReach(
                 f"no widths cost at most {limit.at_most}: the smallest cost is {least}", least
             )
-    work = _BudgetSolve(problem, gap, deadline, tables)
+    # values of any scale become numbers up to 1; a power of two changes none of their digits
+    scale = int(np.frexp(max(np.abs(values).max() for values in problem.values))[1])
+    scaled_values = [np.ldexp(values, -scale) for values in problem.values]
+    work = _BudgetSolve(replace(problem, values=scaled_values), gap, deadline, tables)
     status = attempt(work.run)
     if work.incumbent is None:
         _explain(problem, status)
-    value = problem.value(work.incumbent)
+    value, bound = work.problem.value(work.incumbent), work.bound
     widths = problem.at(work.incumbent)
     return Allocation(
         widths=widths,
         costs=tuple(limit.cost.value(widths) for limit in problem.limits),
-        value=value,
-        bound=max(value, work.bound),
-        status=judge(status, closed=relative_gap(-value, -work.bound) <= gap),
+        value=problem.value(work.incumbent),
+        bound=math.ldexp(max(value, bound), scale),
+        status=judge(status, closed=relative_gap(-value, -bound) <= gap),
         nodes=work.nodes,
         seconds=deadline.elapsed,
     )

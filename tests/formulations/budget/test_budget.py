@@ -1,6 +1,7 @@
 """Budget problems: exact against brute force over all widths, bounds, wrong input."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -76,6 +77,40 @@ def brute_force(problem):
     return best
 
 
+def odd_problem(seed):
+    """What the other lacks: classes of one width, no cost, equal and negative values, any scale."""
+    rng = np.random.default_rng(seed)
+    classes, layers, scale = rng.integers(1, 5), rng.integers(1, 5), 10.0 ** rng.integers(-200, 200)
+    widths, values = [], []
+    for _ in range(classes):
+        count = rng.choice([1, 1, 2, 3, 5])
+        widths.append(np.sort(rng.choice(12, count, replace=False)))
+        tables = (
+            np.zeros(count),
+            rng.integers(-3, 4, count).astype(float),
+            -np.arange(count).astype(float),
+            np.cumsum(rng.random(count)),
+        )
+        values.append(scale * tables[rng.integers(len(tables))])
+    widest = np.array([w[-1] for w in widths])
+    limits = []
+    for _ in range(rng.integers(1, 3)):
+        unit = 10 ** rng.integers(0, 11)
+        share = rng.choice([0, 0.3, 0.6])
+        owned = rng.integers(0, 3, (2, classes, layers)) * (
+            rng.random((2, classes, layers)) < share
+        )
+        fixed = rng.integers(0, 3, (2, layers))
+        cost = BilinearCost(
+            rng.integers(0, 9, layers) * unit, fixed[0], owned[0], fixed[1], owned[1]
+        )
+        most = int(rng.uniform(0.1, 1.2) * cost.value(widest))
+        limits.append(Limit(cost, most, int(rng.choice([0, 0, 0.5]) * most)))
+    rows = rng.integers(0, 3, (rng.integers(0, 3), classes))
+    sizes = (rows @ widest * rng.uniform(0, 1, len(rows))).astype(int)
+    return BudgetProblem(widths, values, limits, rows, sizes)
+
+
 SEEDS = st.integers(0, 10**9)
 SLOW = settings(
     max_examples=120, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
@@ -97,6 +132,65 @@ def test_the_optimum_is_that_of_brute_force(seed, limits, floors, concave):
     assert solution.bound >= expected - 1e-7
     assert problem.feasible(solution.widths)
     assert solution.costs == tuple(x.cost.value(solution.widths) for x in problem.limits)
+
+
+@SLOW
+@given(SEEDS)
+def test_odd_problems_have_the_optimum_of_brute_force(seed):
+    problem = odd_problem(seed)
+    expected = brute_force(problem)
+    if expected is None:
+        with pytest.raises(InputError, match=r"^no widths"):
+            solve(problem)
+        return
+    solution = solve(problem, gap=EXACT)
+    rounding = 1e-8 * sum(np.abs(values).max() for values in problem.values)
+    assert solution.status == "optimal"
+    assert solution.value == pytest.approx(expected, rel=0, abs=rounding)
+    assert solution.bound >= expected - rounding
+    assert problem.feasible(solution.widths)
+
+
+def test_a_floor_lifts_a_class_at_no_cost_whatever_it_loses():
+    """Beside a class of one width, which cannot be lifted."""
+    problem = BudgetProblem(
+        [np.array([2]), np.array([0, 1])],
+        [np.array([0.0]), np.array([0.0, -1e9])],
+        (Limit(BilinearCost(*(np.array(x) for x in ([1], [0], [[1], [0]], [1], [[0], [0]]))), 9),),
+        np.array([[0, 1]]),
+        np.array([1]),
+    )
+    solution = solve(problem)
+    assert solution.widths.tolist() == [2, 1]
+    assert (solution.value, solution.status) == (-1e9, "optimal")
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.int32, np.int64])
+def test_costs_are_exact_whatever_the_integers_and_refused_beyond_floats(kind):
+    whole = np.iinfo(kind).max
+    one, none = np.array([1], kind), np.zeros((1, 1), kind)
+    cost = BilinearCost(np.array([whole], kind), 0 * one, none + one, one, none)
+    for width in (1, 3, 2**40):
+        widths = np.array([width])
+        assert cost.value(widths) == int(whole) * width
+        if cost.value(widths) < 2**53:
+            BudgetProblem([widths], [np.ones(1)], (Limit(cost, 1),))
+            continue
+        with pytest.raises(InputError, match=r"2\*\*53 or more.*: give the costs in a larger unit"):
+            BudgetProblem([widths], [np.ones(1)], (Limit(cost, 1),))
+
+
+@pytest.mark.parametrize(
+    ("floats", "named"), [("coefficient", "coefficient of a cost"), ("owned_rows", "owned_rows")]
+)
+def test_costs_that_are_no_integers_are_refused(floats, named):
+    with pytest.raises(InputError, match=f"{named}.* must be whole numbers of 64 bits"):
+        replace(ONE, **{floats: getattr(ONE, floats) + 0.5})
+
+
+def test_an_empty_range_of_costs_is_refused():
+    with pytest.raises(InputError, match="at least 3, at most 2"):
+        BudgetProblem([np.array([1, 2])], [np.array([1.0, 2])], (Limit(ONE, 2, 3),))
 
 
 @SLOW
