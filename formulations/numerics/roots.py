@@ -13,7 +13,10 @@ from array_api_compat import array_namespace
 
 from formulations.arrays import AnyArray, ArrayT
 
-_STEPS = 200  # never reached: halving alone needs fewer for any two floats of the same sign
+_STEPS = 200  # never reached by either search
+# From then on a bracket whose ends differ in scale is halved in their logarithms: from 0 to 1e150
+# halves would take a thousand steps, and Newton's, too, where the function is a power.
+_LINEAR_STEPS = 60
 
 
 def newton(
@@ -39,7 +42,7 @@ def newton(
     move = high - low
     value: AnyArray  # which is compared with 0
     x = low + 0.5 * move
-    for _ in range(_STEPS):
+    for count in range(_STEPS):
         with np.errstate(all="ignore"):  # a trial point may overflow
             value, slope = function(x)
         below = value < 0
@@ -51,7 +54,13 @@ def newton(
         usable = (slope > 0) & (ahead >= low) & (ahead <= high) & (2 * xp.abs(step) <= xp.abs(move))
         # at the root rounding decides the step: halving would lead away from it again
         settled = (value == 0) | ((slope > 0) & (xp.abs(step) <= 2 * eps * xp.abs(x)))
-        ahead = xp.where(settled, x, xp.where(usable, ahead, low + 0.5 * (high - low)))
+        middle = low + 0.5 * (high - low)
+        if count > _LINEAR_STEPS:
+            least = xp.maximum(low, xp.finfo(low.dtype).smallest_normal + 0 * low)
+            wide = (low >= 0) & (high > 4 * least)
+            middle = xp.where(wide, least**0.5 * xp.where(wide, high, least) ** 0.5, middle)
+            usable = usable & ~wide
+        ahead = xp.where(settled, x, xp.where(usable, ahead, middle))
         move, x = ahead - x, ahead
         if bool(xp.all(xp.abs(move) <= 2 * eps * xp.abs(x))):
             break

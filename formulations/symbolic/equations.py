@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike
 
 from formulations.errors import InputError
 from formulations.symbolic.printing import array_function
+from formulations.symbolic.scaling import without_powers
 from formulations.terms.generated import compiled
 
 # r: norm of w/y; s: norm of w; m: the norm of w that the bound limits; y, c, M as in the term; C:
@@ -173,7 +174,7 @@ def substitution(values: Mapping[str, float]) -> dict[sp.Symbol, float]:
 
 def simplified(expression: sp.Expr) -> sp.Expr:
     """Sympy's simplification, or the expression as it is where that takes too long."""
-    return within(_SIMPLIFY_SECONDS, lambda: sp.simplify(expression), expression)
+    return without_powers(within(_SIMPLIFY_SECONDS, lambda: sp.simplify(expression), expression))
 
 
 def simplified_below(expression: sp.Expr, lesser: sp.Symbol, limit: sp.Expr) -> sp.Expr:

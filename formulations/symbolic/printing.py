@@ -8,6 +8,7 @@ import sympy as sp
 from sympy.printing.pycode import PythonCodePrinter
 
 from formulations.errors import InputError
+from formulations.symbolic.scaling import tamed
 from formulations.terms.generated import ARRAY_FUNCTIONS
 
 
@@ -49,6 +50,9 @@ class _ArrayPrinter(PythonCodePrinter):
 def array_function(name: str, arguments: Sequence[str], expression: sp.Expr, summary: str) -> str:
     """Source of ``def name(xp, arguments…)`` that computes an expression on arrays.
 
+    Where an exponential in it is large it is written otherwise, so that it overflows only with its
+    value (:mod:`formulations.symbolic.scaling`).
+
     Parameters
     ----------
     name : str
@@ -66,6 +70,7 @@ def array_function(name: str, arguments: Sequence[str], expression: sp.Expr, sum
     expression = expression.rewrite(sp.Piecewise) if expression.has(sp.Max, sp.Min) else expression
     if expression.has(sp.Heaviside):
         expression = expression.rewrite(sp.Piecewise)
+    expression = tamed(expression)
     try:
         code = _ArrayPrinter().doprint(expression)
     except (NotImplementedError, KeyError):

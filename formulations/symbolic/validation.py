@@ -54,7 +54,9 @@ def check_parameters(derivation: Algebra, values: Mapping[str, ArrayLike]) -> No
     columns = np.broadcast_arrays(*(np.ravel(value) for value in values.values()))
     sets = np.unique(np.stack(columns, axis=1), axis=0)
     for numbers in sets[np.linspace(0, len(sets) - 1, min(len(sets), _SETS)).astype(int)]:
-        _check_shape(derivation, dict(zip(values, map(float, numbers), strict=True)))
+        own = dict(zip(values, map(float, numbers), strict=True))
+        _check_shape(derivation, own)
+        _check_limit(derivation, own)
 
 
 def _check_start(psi: sp.Expr, shown: sp.Expr) -> None:
@@ -93,6 +95,19 @@ def _check_shape(derivation: Algebra, values: Mapping[str, float]) -> None:
         )
     if derivation.psi.has(sp.Piecewise, sp.Abs):
         _check_kink(derivation, values, grid, slope, shown)
+
+
+def _check_limit(derivation: Algebra, values: Mapping[str, float]) -> None:
+    """Sympy's limit of the slope may hold for some parameters alone."""
+    slope = _at(derivation, _GRID, values)[1]
+    most = float(slope[np.isfinite(slope)].max())
+    limit = float(derivation.slope_limit.subs(substitution(values)))
+    if most > limit + 1e-9 * abs(limit):
+        shown = ", ".join(f"{name} = {value:g}" for name, value in values.items())
+        raise InputError(
+            f"the slope of {derivation.phi} is {most:g} at {shown}, above the limit {limit:g} that "
+            "was found: write the numbers into φ"
+        )
 
 
 def _check_kink(

@@ -19,7 +19,7 @@ from formulations.numerics.roots import newton
 from formulations.terms.generated import Formula, compiled
 
 # A root beyond this is taken for infinite. Its square must not overflow in float64.
-_FAR = 1e100
+_FAR = 1e150
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -83,7 +83,9 @@ class Profile:
         InputError
             If the source is not of the kind that is generated.
         """
-        code = compiled(source)
+        # what overflows is infinite, and a branch that is not taken may be anything
+        quiet = np.errstate(all="ignore")
+        code = {name: quiet(formula) for name, formula in compiled(source).items()}
         return cls(
             norm_order=norm_order,
             ball=ball,
@@ -230,6 +232,7 @@ class Profile:
                     )
 
                 root = newton(residual, xp.zeros_like(v), high)
+                root = xp.where(high < _FAR, root, xp.full_like(v, float("inf")))
         beyond = xp.full_like(v, float("inf"))
         return xp.where(inside, root, xp.where(v > start, beyond, xp.zeros_like(v)))
 

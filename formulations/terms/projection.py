@@ -290,7 +290,8 @@ class Projection:
         r = xp.where(positive, norm, one) / y
         along = xp.where(free, self.free_slope + zero, self.slope(r))
         decides = decides & positive
-        axial = xp.where(decides, (self.price - self.legendre(r)) / self.bound, zero)
+        with np.errstate(invalid="ignore"):  # infinite over infinite, where no bound decides
+            axial = xp.where(decides, (self.price - self.legendre(r)) / self.bound, zero)
         if self.profile.ball:
             along, axial = along + axial, zero
         scale = xp.where(positive, norm, one) ** (self.profile.norm_order - 1)

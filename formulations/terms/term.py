@@ -173,7 +173,12 @@ class Term(Projection):
             rho = np.minimum(rho, term.bound)
         finite = np.isfinite(rho)
         safe = np.where(finite, rho, 1.0)
-        result = np.where(finite, dual * safe - term.phi(safe), np.inf)
+        # of w = 0 it is 0: the rest may be less by rounding
+        result = np.where(finite, np.maximum(0.0, dual * safe - term.phi(safe)), np.inf)
+        # at the slope's limit itself r·ψ' − ψ grows to its own
+        limit = term.weight * term.profile.slope_limit(np, **term.parameters)
+        least = term.weight * term.profile.legendre_limit(np, **term.parameters)
+        result = np.where((dual == limit) & ~finite, least, result)
         if self.profile.ball:
             return result
         reach = rho  # its largest magnitude, or more
