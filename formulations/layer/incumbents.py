@@ -8,6 +8,7 @@ import numpy as np
 
 from formulations.arrays import BoolArray, FloatArray
 from formulations.layer import local_search
+from formulations.layer.extraction.rounding import convex_below
 from formulations.layer.problem import LayerProblem
 from formulations.layer.refit import refit
 from formulations.solving import safe_bound
@@ -31,6 +32,9 @@ class RefitIncumbents(Incumbents):
     def __init__(self, problem: LayerProblem, most: int, pause: Callable[[], None]) -> None:
         super().__init__(problem.groups, most, problem.constant)
         self.problem, self.pause = problem, pause
+        # what bounds a support: convex for certain
+        self._below = convex_below(problem)
+        self._refitted = (problem.constant, np.zeros_like(problem.cross))  # the best yet
         if problem.plain:
             self._data = (
                 np.ascontiguousarray(problem.hessian),
@@ -61,8 +65,7 @@ class RefitIncumbents(Incumbents):
     def solution(self) -> tuple[FloatArray, float]:
         """Best weights on the support, (D, O), and the objective that they have."""
         if not self.problem.plain:
-            weights = refit(self.problem, self.support)
-            return weights, self.problem.objective(weights, self.support)
+            return self._refitted[1], self.objective
         hessian, cross, constant, price = self._data
         weights = np.zeros_like(cross)
         _, own, _ = local_search.refit(
@@ -76,14 +79,18 @@ class RefitIncumbents(Incumbents):
         """Lower bound on the objective of a support, whatever the precision of its refit."""
         paid = float(self.problem.price[support].sum())
         if self.problem.plain:
-            return refit_bound(self.problem, support) + paid
-        return refit_bound_of_any(self.problem, support, self.pause) + paid
+            return refit_bound(self._below, support) + paid
+        return refit_bound_of_any(self._below, support, self.pause) + paid
 
     def value(self, support: BoolArray) -> float:
         """The objective of a support, refitted."""
         if self.problem.plain:
             return local_search.refit(*self._data, np.flatnonzero(support), self.problem.block)[0]
-        return self.problem.objective(refit(self.problem, support, self.pause), support)
+        weights = refit(self.problem, support, self.pause)
+        value = self.problem.objective(weights, support)
+        if value < self._refitted[0]:
+            self._refitted = (value, weights)
+        return value
 
     def _flip(self, support: BoolArray) -> tuple[float, bool]:
         """The best single flip, in place; its objective and whether it fell."""

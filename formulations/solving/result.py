@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -96,8 +97,11 @@ class Solution:
 
 
 def relative_gap(objective: float, bound: float) -> float:
-    """(objective − bound) / |objective|, 0 where the bound is as good within rounding."""
-    return max(0.0, objective - bound) / max(abs(objective), 1e-12)
+    """(objective − bound) / |objective|, never negative; of an objective of 0, 0 or infinite."""
+    short = max(0.0, objective - bound)
+    if short == 0:
+        return 0.0
+    return short / abs(objective) if objective else math.inf
 
 
 def judge(ended: Status, *, closed: bool) -> Status:

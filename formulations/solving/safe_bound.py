@@ -33,10 +33,17 @@ Other terms keep their own φ for the kept groups too: then v_K meets φ* like a
 :func:`dual_point` and :func:`shrinkage_conjugate` are all that is needed.
 
 **What it covers.** The data H, B, c₀ and Δ as the floating-point numbers that they are, with
-H − Δ ⪰ 0. It does not cover how they came about: a change of variables
-(:mod:`formulations.layer.extraction`) is off by its own rounding, relative to c₀ some
-10⁻¹⁶·(condition of a block), before a bound is asked for. Nor does it cover what HiGHS makes of
-cuts: its linear programs are solved to the tolerance of :mod:`formulations.solving.highs`.
+H − Δ ⪰ 0. That M is so for certain is decided by :func:`definite`: if the Cholesky factorisation of
+a symmetric M − s·I ends in floating point, then λ_min(M) ≥ s − γ_{n+1}/(1 − γ_{n+1})·tr(M − s·I)
+(Rump, "Verification of positive definiteness", BIT 46, 2006, corollary 2.4). How a problem's data
+came about, and by how much a loss may be concave within rounding, is taken off c₀ before an engine
+sees the problem (:mod:`formulations.layer.extraction.rounding`). What HiGHS says of a linear
+program is no bound, what follows from its multipliers is
+(:mod:`formulations.layer.solvers.master`).
+
+The numbers are relative to c₀: a bound is off by some 10⁻¹⁶·n·c₀ whatever the optimum is. An
+optimum far below c₀ cannot be proved to a relative gap beyond that, and solvers then say
+``numerical``.
 """
 
 from __future__ import annotations
@@ -67,6 +74,35 @@ def inner(a: FloatArray, b: FloatArray) -> float:
 def norm(a: FloatArray) -> float:
     """‖a‖_F."""
     return float(np.linalg.norm(a))
+
+
+def definite(matrix: FloatArray) -> bool:
+    """Whether a symmetric matrix is positive definite for certain, λ_min ≥ ``unit(n)``·trace."""
+    trace = float(np.trace(matrix))
+    if not 0 < trace < np.inf:
+        return False
+    shift = 2 * unit(len(matrix)) * trace
+    try:
+        np.linalg.cholesky(matrix - shift * np.eye(len(matrix)))
+    except np.linalg.LinAlgError:
+        return False
+    return True
+
+
+def indefiniteness(matrix: FloatArray) -> float:
+    """The ε ≥ 0 of those tried for which M + ε·I passes :func:`definite`; 0 if M does.
+
+    They are multiples of rounding, ten times as large each. Infinite where a matrix is far from
+    definite.
+    """
+    if definite(matrix):
+        return 0.0
+    step = unit(len(matrix)) * max(float(np.abs(np.diag(matrix)).sum()), np.finfo(float).tiny)
+    for power in range(13):
+        shift = 4 * step * 10.0**power
+        if definite(matrix + shift * np.eye(len(matrix))):
+            return shift
+    return np.inf
 
 
 @dataclass(frozen=True, eq=False)

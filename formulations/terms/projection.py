@@ -152,6 +152,21 @@ class Projection:
         """The term of factor·(φ + c·y): same bound, same r*."""
         return self._changed(lambda v: v * factor, self._EXTENSIVE)
 
+    def in_units(self, objective: int, weights: IntArray | None) -> Self:
+        """The term in units of 2 to these powers: of the objective, and of the weights (G,).
+
+        Other units of the weights are for φ = a‖w‖² alone. NumPy.
+        """
+        scaled = self._changed(lambda v: np.ldexp(v, -objective), self._EXTENSIVE)
+        if weights is None:
+            return scaled
+        return replace(
+            scaled,
+            weight=np.ldexp(scaled.weight, 2 * weights),
+            extract=np.ldexp(scaled.extract, 2 * weights),
+            bound=np.ldexp(scaled.bound, -weights),
+        )
+
     def take(self, chosen: Array) -> Self:
         """The term of some groups, by a (G,) mask. Of nested indicators no part can be taken."""
         xp = array_namespace(chosen)

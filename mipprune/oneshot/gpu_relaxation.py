@@ -150,11 +150,14 @@ class BatchedNewton:
         usable = (failed == 0) & (bad == 0).all(dim=1)
         result = delta
         done = ~usable
+        # as safe_bound.definite asks for; a row of a removed group has 1 on the diagonal
+        shift = 2 * safe_bound.unit(hessian.shape[1]) * hessian.diagonal(dim1=1, dim2=2).sum(dim=1)
+        empty = (1 - there) - shift[:, None] * there
         for share in (0.97, 0.8, 0.4):
             more = (share / largest)[:, None, None, None] * (factor @ factor.mT)
             trial = delta + torch.where(free[:, :, None, None], more, 0.0)
             _, wrong = torch.linalg.cholesky_ex(
-                self._slack(hessian, trial) + torch.diag_embed(1 - there)
+                self._slack(hessian, trial) + torch.diag_embed(empty)
             )
             fresh = (wrong == 0) & ~done
             result = torch.where(fresh[:, None, None, None], trial, result)

@@ -11,6 +11,7 @@ is concave in Δ, with the gradient ½(1/y_j − 1)·W_j W_jᵀ in Δ_j at the m
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import numpy as np
 
@@ -18,13 +19,14 @@ from formulations.arrays import FloatArray
 from formulations.layer.problem import LayerProblem
 from formulations.numerics.block_diagonal import apply, congruent, diagonal_blocks, less_blocks
 from formulations.numerics.indicator_newton import PerspectiveLayer, PerspectiveRelaxation
+from formulations.solving.deadline import Deadline, Stopped
 
 # weights of the barrier log det(H − Δ), in prices; each start is where the one before ended
 _BARRIERS = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4)
 _STEPS, _MEMORY = 40, 15
 
 
-def ascend(problem: LayerProblem, delta: FloatArray) -> FloatArray:
+def ascend(problem: LayerProblem, delta: FloatArray, deadline: Deadline) -> FloatArray:
     """Increase the root bound over Δ: L-BFGS on f + μ·log det(H − Δ), μ decreasing.
 
     Parameters
@@ -33,30 +35,36 @@ def ascend(problem: LayerProblem, delta: FloatArray) -> FloatArray:
         With φ = a‖w‖² and no bound.
     delta : (J, b, b) array
         Where to start, positive definite with H − Δ ⪰ 0.
+    deadline : Deadline
+        By when it ends, with what it has then.
 
     Returns
     -------
     (J, b, b) array
         The Δ with the best bound met.
     """
-    ascent = _Ascent(problem, delta)
-    for barrier in _BARRIERS:
-        ascent.run(barrier * float(np.mean(problem.term.price)))
+    ascent = _Ascent(problem, delta, deadline.check)
+    with suppress(Stopped):
+        for barrier in _BARRIERS:
+            ascent.run(barrier * float(np.mean(problem.term.price)))
     return ascent.best
 
 
 class _Ascent:
     """Δ_j = L_j X_j² L_jᵀ with symmetric X, from X = I: L is renewed for every barrier."""
 
-    def __init__(self, problem: LayerProblem, delta: FloatArray) -> None:
-        self.problem, self.best = problem, delta
+    def __init__(self, problem: LayerProblem, delta: FloatArray, pause: Callable[[], None]) -> None:
+        self.problem, self.best, self.pause = problem, delta, pause
         self.delta = 0.99 * delta  # inside the cone
         self.groups, self.block = delta.shape[:2]
         self.price = problem.price[None]
         self.indicator = np.full((1, self.groups), 0.5)
-        self.bound, _ = self._relax(problem.hessian, problem.cross, delta)
+        self.bound = -np.inf
 
     def run(self, barrier: float) -> None:
+        """Ascend with this weight of the barrier; from the first call on the start counts too."""
+        if np.isinf(self.bound):
+            self.bound, _ = self._relax(self.problem.hessian, self.problem.cross, self.best)
         self.barrier = barrier
         self.factor = np.linalg.cholesky(self.delta)
         basis = np.linalg.inv(self.factor).transpose(0, 2, 1)
@@ -101,7 +109,7 @@ class _Ascent:
         shape = (1, self.groups)
         relaxation = PerspectiveRelaxation(
             [PerspectiveLayer(hessian[None], cross[None], delta[None])],
-            *(self.price, np.zeros(shape), np.ones(shape)),
+            *(self.price, np.zeros(shape), np.ones(shape), self.pause),
         )
         self.indicator, (weights,) = relaxation.solve(self.indicator, 1e-7)
         value = self.price[0] @ self.indicator[0] - 0.5 * float(np.vdot(cross, weights[0]))

@@ -19,21 +19,22 @@ from scipy import sparse
 
 from formulations.arrays import FloatArray, IntArray
 from formulations.errors import InputError
+from formulations.layer.extraction.schur import schur
 from formulations.layer.problem import LayerProblem
 from formulations.numerics.block_diagonal import less_blocks
+from formulations.solving.deadline import Deadline
 
 _LARGEST_CONE = 64  # rows of the semidefinite program
 
 
-def conic(problem: LayerProblem) -> FloatArray:
-    """The Δ of the best root bound, (J, b, b), by Clarabel.
+def conic(problem: LayerProblem, deadline: Deadline) -> FloatArray:
+    """The Δ of the best root bound, (J, b, b), by Clarabel; of Schur complements without the time.
 
     Raises
     ------
     InputError
-        If the problem has more than 64 rows, or Clarabel is not installed.
-    RuntimeError
-        If Clarabel finds no finite multipliers.
+        If the problem has more than 64 rows, Clarabel is not installed, or it finds no finite
+        multipliers.
     """
     try:
         import clarabel  # noqa: PLC0415, an extra
@@ -67,14 +68,17 @@ def conic(problem: LayerProblem) -> FloatArray:
     cones.append(clarabel.NonnegativeConeT(groups))
     settings = clarabel.DefaultSettings()
     settings.verbose = False
+    settings.time_limit = max(deadline.left, 1e-3)
     zero = sparse.csc_matrix((unknowns.count, unknowns.count))
     solver = clarabel.DefaultSolver(
         zero, cost, program.matrix(), np.array(program.right), cones, settings
     )
     solution = solver.solve()
+    if deadline.over:
+        return schur(problem)
     dual = np.array(solution.z)
     if not np.isfinite(dual).all():
-        raise RuntimeError(f"Clarabel ended with {solution.status}: take another extraction")
+        raise InputError(f"Clarabel ended with {solution.status}: take another extraction")
     return _inside(problem.hessian, _blocks_of(dual, starts, block))
 
 

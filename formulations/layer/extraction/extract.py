@@ -8,7 +8,9 @@ With Δ = blockdiag(Δ_1 … Δ_J) ⪰ 0 and H − Δ ⪰ 0, H = G + 2a the whol
 and the perspective takes all of Δ_j instead of 2a (Frangioni & Gentile 2007; Zheng, Sun & Li
 2014). In the basis W_j = T_j V_j, T_j = chol(Δ_j)⁻ᵀ, this is a layer problem again, with G' =
 Tᵀ(H − Δ)T and φ' = ½‖V_j‖²: same objective, same optimum, tighter relaxation. Every engine solves
-it as it is.
+it as it is. What rounding may have lifted it by is taken off its constant
+(:mod:`formulations.layer.extraction.rounding`), so that it bounds the stated problem for certain,
+and is as convex as the engines take it to be.
 
 With a bound M, whose box a basis would turn, and with any other φ, Δ_j is a multiple of the
 identity, 2δ_j·I, the basis stays, and φ' = φ + δ_j‖·‖².
@@ -25,15 +27,18 @@ from formulations.arrays import FloatArray
 from formulations.errors import InputError
 from formulations.layer.extraction.ascent import ascend
 from formulations.layer.extraction.conic import conic
+from formulations.layer.extraction.rounding import convex_below
 from formulations.layer.extraction.schur import MARGIN, schur, schur_blocks, whitening
 from formulations.layer.problem import LayerProblem
 from formulations.numerics.block_diagonal import apply, congruent
+from formulations.solving.deadline import Deadline
+from formulations.solving.safe_bound import norm, unit
 from formulations.symbolic.catalogue import square
 
 
 @dataclass(frozen=True, eq=False)
 class Extracted:
-    """A layer problem with the same optimum and a tighter relaxation.
+    """A layer problem with the same optimum, less what rounding may be, and a tighter relaxation.
 
     Attributes
     ----------
@@ -52,7 +57,9 @@ class Extracted:
         return apply(self.basis, own)
 
 
-def extract(problem: LayerProblem, rule: str = "schur") -> Extracted:
+def extract(
+    problem: LayerProblem, rule: str = "schur", deadline: Deadline | None = None
+) -> Extracted:
     """Move curvature of the loss into the terms.
 
     Parameters
@@ -64,12 +71,14 @@ def extract(problem: LayerProblem, rule: str = "schur") -> Extracted:
         (:mod:`formulations.layer.extraction.ascent`); for layers of any size. ``"sdp"``: the Δ of
         the best root bound by a conic solver, for up to some 60 rows. ``"none"``: the problem
         itself.
+    deadline : Deadline, optional
+        By when ``"ascent"`` and ``"sdp"`` end, with what they have then.
 
     Raises
     ------
     InputError
         Unknown rule; ``"ascent"`` or ``"sdp"`` where Δ has no blocks, i.e. for φ other than a‖w‖²
-        or with a bound.
+        or with a bound. A loss that is concave, or weights that nothing bounds, within rounding.
     """
     if rule not in RULES:
         raise InputError(f"unknown extraction {rule!r}: one of {', '.join(RULES)}")
@@ -78,20 +87,34 @@ def extract(problem: LayerProblem, rule: str = "schur") -> Extracted:
         raise InputError(f"extraction {rule!r} is for φ = a‖w‖² without a bound: use schur")
     impossible = problem.term.profile.norm_order != 2 or problem.term.blocks is not None
     if rule == "none" or impossible:
-        return Extracted(problem)
+        return Extracted(convex_below(problem))
     choose = RULES[rule]
-    return _in_basis(problem, choose) if blockwise and choose else _scalar(problem)
+    if not (blockwise and choose):
+        return Extracted(_scalar(problem))
+    return _in_basis(problem, choose(problem, deadline or Deadline()))
 
 
-def _in_basis(problem: LayerProblem, choose: Callable[[LayerProblem], FloatArray]) -> Extracted:
-    basis = whitening(choose(problem))
+def _in_basis(problem: LayerProblem, delta: FloatArray) -> Extracted:
+    basis = whitening(delta)
+    turned = basis.transpose(0, 2, 1)
     gram = congruent(problem.hessian, basis) - np.eye(len(problem.gram))
-    cross = apply(basis.transpose(0, 2, 1), problem.cross)
+    cross = apply(turned, problem.cross)
     term = square(0.5, problem.term.price)
-    return Extracted(problem.transformed(gram, cross, term), basis)
+    # what these products are off by: the largest row sum bounds a symmetric matrix's norm
+    rounding = unit(2 * problem.block)
+    hessian_error = rounding * float(
+        congruent(np.abs(problem.hessian), np.abs(basis)).sum(axis=1).max()
+    )
+    cross_error = rounding * norm(apply(np.abs(turned), np.abs(problem.cross)))
+    inner = problem.transformed(gram, cross, term)
+    try:
+        return Extracted(convex_below(inner, hessian_error, cross_error), basis)
+    except InputError:  # the blocks are too close to singular for a change of variables
+        return Extracted(convex_below(problem))
 
 
-def _scalar(problem: LayerProblem) -> Extracted:
+def _scalar(problem: LayerProblem) -> LayerProblem:
+    """With Δ_j = 2δ_j·I; the problem itself where the loss has nothing to give."""
     term, ridge = problem.term, problem.term.ridge
     hessian = problem.curvature if ridge is None else problem.hessian
     scale = np.trace(hessian) / len(hessian)
@@ -103,17 +126,20 @@ def _scalar(problem: LayerProblem) -> Extracted:
     gram = hessian - 2 * np.diag(np.repeat(delta, problem.block))
     if ridge is not None:
         if not (delta > 0).all():
-            return Extracted(problem)
-        return Extracted(
-            problem.transformed(gram, problem.cross, square(delta, term.price, term.bound))
-        )
-    term = term.without_extraction().with_square(delta)
-    return Extracted(problem.transformed(gram, problem.cross, term))
+            return convex_below(problem)
+        term = square(delta, term.price, term.bound)
+    else:
+        term = term.without_extraction().with_square(delta)
+    error = unit(0) * float(np.diag(hessian).max())
+    return convex_below(problem.transformed(gram, problem.cross, term), error)
 
 
-RULES: dict[str, Callable[[LayerProblem], FloatArray] | None] = {
-    "schur": schur,
-    "ascent": lambda problem: ascend(problem, schur(problem)),
+# share of all seconds that an extraction may take
+EXTRACTION = 0.3
+
+RULES: dict[str, Callable[[LayerProblem, Deadline], FloatArray] | None] = {
+    "schur": lambda problem, _: schur(problem),
+    "ascent": lambda problem, deadline: ascend(problem, schur(problem), deadline),
     "sdp": conic,
     "none": None,
 }

@@ -11,6 +11,7 @@ import numpy as np
 from formulations.arrays import FloatArray
 from formulations.layer.problem import LayerProblem
 from formulations.numerics.block_diagonal import apply, congruent, diagonal_blocks, less_blocks
+from formulations.solving.safe_bound import definite
 
 # λ_min(H − Δ) is kept this far above 0, relative: rounding must not make the loss concave.
 MARGIN = 1e-7
@@ -59,11 +60,8 @@ def tighten(hessian: FloatArray, delta: FloatArray) -> FloatArray:
     largest = _largest_eigenvalue(inverted, factor)
     for share in (0.999, 0.9, 0.5):
         more = (share / largest) * (factor @ factor.transpose(0, 2, 1))
-        try:
-            np.linalg.cholesky(less_blocks(slack, more))
-        except np.linalg.LinAlgError:
-            continue
-        return delta + more
+        if definite(less_blocks(slack, more)):
+            return delta + more
     return delta
 
 

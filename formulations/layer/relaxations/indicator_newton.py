@@ -15,6 +15,7 @@ from formulations.layer.extraction.schur import tighten
 from formulations.layer.problem import LayerProblem
 from formulations.layer.relaxations.base import NodeRelaxation, Solved
 from formulations.layer.stack import Stack
+from formulations.numerics.block_diagonal import less_blocks
 from formulations.numerics.indicator_newton import PerspectiveLayer, PerspectiveRelaxation
 from formulations.solving import safe_bound
 from formulations.solving.node import KEPT, Node
@@ -79,9 +80,10 @@ class IndicatorNewton(NodeRelaxation[LayerProblem | Stack]):
         weights = [layer.cross[:0] for layer in layers]
         if free.any():
             if node.warm is not None:
-                deltas = [delta.copy() for delta in deltas]
-                for layer, delta in zip(layers, deltas, strict=True):
-                    delta[free] = tighten(layer.hessian, delta[free])
+                deltas = [
+                    self._tightened(number, layer, delta, kept, free)
+                    for number, (layer, delta) in enumerate(zip(layers, deltas, strict=True))
+                ]
             ones = np.ones((1, int(free.sum())))
             relaxation = PerspectiveRelaxation(
                 [
@@ -108,6 +110,21 @@ class IndicatorNewton(NodeRelaxation[LayerProblem | Stack]):
             for hessian, layer, delta in zip(self.hessians, self.layers, self.deltas, strict=True)
         ]
         return np.array([-layer.derivatives(y[None])[1][0] for layer in layers])
+
+    def _tightened(
+        self, number: int, layer: _Reduced, delta: FloatArray, kept: BoolArray, free: BoolArray
+    ) -> FloatArray:
+        """A larger Δ of a layer's free groups, (J, b, b), if H − Δ ⪰ 0 is certain; else the same.
+
+        The given Δ is right for every node below the one that it comes from: fewer rows, or less
+        of Δ, leave H − Δ as definite as it was.
+        """
+        more, alive = delta.copy(), kept | free
+        more[free] = tighten(layer.hessian, delta[free])
+        rows = self.layers[number].rows(alive)
+        whole = np.where(free[alive][:, None, None], more[alive], 0.0)
+        slack = less_blocks(self.hessians[number][np.ix_(rows, rows)], whole)
+        return more if safe_bound.definite(slack) else delta
 
     def _fenchel(
         self,

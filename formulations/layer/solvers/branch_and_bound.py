@@ -17,13 +17,14 @@ import numpy as np
 from formulations.arrays import BoolArray, FloatArray
 from formulations.errors import InputError
 from formulations.layer.big_m import bounded
-from formulations.layer.extraction.extract import extract
+from formulations.layer.extraction.extract import EXTRACTION, extract
 from formulations.layer.incumbents import RefitIncumbents
 from formulations.layer.problem import LayerProblem
 from formulations.layer.refit import refit
 from formulations.layer.relaxations.coordinate_descent import CoordinateDescent
 from formulations.layer.relaxations.indicator_newton import IndicatorNewton
 from formulations.layer.relaxations.proximal_gradient import ProximalGradient
+from formulations.layer.units import InUnits
 from formulations.solving.deadline import Deadline, attempt
 from formulations.solving.node import Node, Relaxation
 from formulations.solving.result import (
@@ -35,7 +36,9 @@ from formulations.solving.result import (
     judge,
     relative_gap,
 )
+from formulations.solving.safe_bound import dual_point, shrinkage_conjugate, unit
 from formulations.solving.tree import Tree
+from formulations.terms.partition import Partition
 
 # what bounds the nodes of a problem of at most so many groups, to a relative precision
 MakeRelaxation = Callable[[LayerProblem, int, float], Relaxation]
@@ -91,31 +94,31 @@ def solve(
     if node_limit < 1:
         raise InputError(f"the node limit must be positive: it is {node_limit}")
     check_positive("gap", gap)
-    deadline = Deadline.of(seconds)
-    stated, most, inner = _begin(problem, extraction, cardinality)
+    deadline, units = Deadline.of(seconds), InUnits.of(problem)
+    first = None if start is None else _support_of(problem, start)
+    stated, most, inner = _begin(units.problem, extraction, cardinality, deadline)
     incumbents = RefitIncumbents(stated, most, deadline.check)
     make = relaxation or choose_relaxation(inner, extraction)
     nodes = make(inner, most, 0.1 * gap)
-    tree = Tree(incumbents, nodes, deadline, gap, node_limit, on_progress=on_progress)
-    if start is not None:
+    told = units.told(on_progress)
+    tree = Tree(incumbents, nodes, deadline, gap, node_limit, on_progress=told)
+    if first is not None:
         with deadline.held():  # the first incumbent is not broken off
-            incumbents.begin(_support_of(problem, start))
+            incumbents.begin(first)
     status = attempt(tree.search)
-    support = incumbents.support
     weights, objective = incumbents.solution()
-    proved = tree.bound
-    if not np.isfinite(proved):  # the root was not solved: Fenchel's bound at no weights
-        proved = inner.dual_bound(np.zeros_like(inner.cross))
-    bound = min(proved, objective)
-    return Solution(
-        objective=objective,
-        bound=bound,
-        status=judge(status, closed=relative_gap(objective, bound) <= gap),
-        support=support,
-        weights=weights,
-        nodes=tree.nodes,
-        seconds=deadline.elapsed,
-        solver=f"branch-and-bound/{extraction}",
+    bound = min(max(tree.bound, _at_no_weights(inner)), objective)
+    return units.solution(
+        Solution(
+            objective=objective,
+            bound=bound,
+            status=judge(status, closed=relative_gap(objective, bound) <= gap),
+            support=incumbents.support,
+            weights=weights,
+            nodes=tree.nodes,
+            seconds=deadline.elapsed,
+            solver=f"branch-and-bound/{extraction}",
+        )
     )
 
 
@@ -142,33 +145,45 @@ def relax(
         with an indicator above ½, ``weights`` their refit.
     """
     check_positive("tolerance", tolerance)
-    deadline = Deadline()
-    _, most, inner = _begin(problem, extraction, cardinality)
-    make = IndicatorNewton if problem.plain else choose_relaxation(inner, extraction)
+    deadline, units = Deadline(), InUnits.of(problem)
+    stated, most, inner = _begin(units.problem, extraction, cardinality, deadline)
+    make = IndicatorNewton if inner.plain else choose_relaxation(inner, extraction)
     root = Node.root(problem.groups)
     make(inner, most, 0.1 * tolerance).evaluate([root], np.inf)
     support = root.indicator > 0.5
-    return Solution(
-        objective=root.bound,
-        bound=root.bound,
-        status=Status.OPTIMAL,
-        support=support,
-        weights=refit(problem, support),
-        nodes=1,
-        seconds=deadline.elapsed,
-        solver=f"branch-and-bound/{extraction}-relaxation",
+    return units.solution(
+        Solution(
+            objective=root.bound,
+            bound=root.bound,
+            status=Status.OPTIMAL,
+            support=support,
+            weights=refit(stated, support),
+            nodes=1,
+            seconds=deadline.elapsed,
+            solver=f"branch-and-bound/{extraction}-relaxation",
+        )
     )
 
 
 def _begin(
-    problem: LayerProblem, extraction: str, cardinality: int | None
+    problem: LayerProblem, extraction: str, cardinality: int | None, deadline: Deadline
 ) -> tuple[LayerProblem, int, LayerProblem]:
     """The problem with the bounds it needs, the most groups, and the problem after extraction."""
     if problem.term.blocks is not None:
         raise InputError("the branch and bound has no nested indicators: use solver='highs'")
-    problem = bounded(problem)
     most = check_cardinality(cardinality, problem.groups)
-    return problem, most, extract(problem, extraction).problem
+    problem = bounded(problem, most, deadline.check)
+    return problem, most, extract(problem, extraction, deadline.part(EXTRACTION)).problem
+
+
+def _at_no_weights(problem: LayerProblem) -> float:
+    """Fenchel's bound at no weights, which needs no work: c₀ − Σ_j max(0, φ_B*(B_j) − c_j)."""
+    point = dual_point(problem.curvature, problem.cross, problem.constant, 0 * problem.cross)
+    sizes = Partition(np.full(problem.groups, problem.block * problem.outputs))
+    conjugate = shrinkage_conjugate(problem.term, point, sizes)
+    gained = float(np.maximum(conjugate - problem.price, 0.0).sum())
+    rounding = unit(problem.groups) * (gained + float(problem.price.sum()))
+    return point.value - gained - point.margin - rounding
 
 
 def _support_of(problem: LayerProblem, start: FloatArray) -> BoolArray:

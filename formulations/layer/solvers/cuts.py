@@ -209,7 +209,9 @@ class CutRelaxation:
         best = math.inf  # the parent's point need not be feasible here
         inward = _INWARD
         for _ in range(_ROUNDS):
-            y = self._solve(node)
+            self.pause()
+            y, reached, bound = self.master.run(self.deadline.left)
+            node.bound = max(node.bound, bound)
             if node.bound >= cutoff or relative_gap(best, node.bound) <= self.tolerance:
                 return
             mix = inward if math.isfinite(best) else 0.0
@@ -222,18 +224,11 @@ class CutRelaxation:
             if value < best:
                 best, node.indicator, node.warm = value, indicator, weights
             # A cut between the two points may leave the LP point feasible: then go all the way.
-            ahead = self.master.last_value(y) > node.bound + abs(node.bound) * FEASIBILITY
+            ahead = self.master.last_value(y) > reached + abs(reached) * FEASIBILITY
             if not ahead and inward == 0.0:
                 return  # as exact as the linear programs' own tolerances allow
             inward = _INWARD if ahead else 0.0
         raise Stopped(Status.ROUND_LIMIT)
-
-    def _solve(self, node: Node) -> FloatArray:
-        """The linear program's point, (G,); raises the node's bound to its value."""
-        self.pause()
-        y, value = self.master.run(self.deadline.left)
-        node.bound = max(node.bound, value)
-        return y
 
     def cut(self, y: FloatArray) -> FloatArray:
         """Add the cut of the inner problem at y (G,); its weights, (D, O)."""

@@ -31,12 +31,13 @@ import numpy as np
 
 from formulations.arrays import BoolArray, FloatArray
 from formulations.errors import InputError
-from formulations.layer.big_m import bounded
-from formulations.layer.extraction.extract import extract
+from formulations.layer.big_m import bounded, first_choice
+from formulations.layer.extraction.extract import EXTRACTION, extract
 from formulations.layer.problem import LayerProblem
 from formulations.layer.refit import refit
-from formulations.layer.solvers.cuts import BigMCuts, CutRelaxation, PerspectiveCuts
+from formulations.layer.solvers.cuts import BigMCuts, CutRelaxation, Cuts, PerspectiveCuts
 from formulations.layer.solvers.master import POOL, Master
+from formulations.layer.units import InUnits
 from formulations.solving.deadline import Deadline, attempt
 from formulations.solving.incumbents import Incumbents
 from formulations.solving.node import Node
@@ -48,9 +49,10 @@ from formulations.solving.result import (
     judge,
     relative_gap,
 )
+from formulations.solving.safe_bound import unit
 from formulations.solving.tree import Tree
 
-FORMS = {"perspective": PerspectiveCuts, "big-m": BigMCuts}
+FORMS: dict[str, type[Cuts]] = {"perspective": PerspectiveCuts, "big-m": BigMCuts}
 
 
 def solve(
@@ -91,31 +93,22 @@ def solve(
         Unknown form or extraction, gap or time limit not positive.
     """
     check_positive("gap", gap)
-    start = _Start(problem, form, extraction, cardinality, gap / 4, seconds, pool)
-    tree = Tree(
-        *(start.incumbents, start.relaxation, start.deadline, gap),
-        plunge=0.0,
-        on_progress=on_progress,
-    )
-
-    def work() -> None:
-        start.solve_root()
-        start.incumbents.offer(start.root.indicator > 0.5)
-        start.incumbents.search()
-        tree.grow(start.root)
-
-    status = attempt(work)
-    best = start.incumbents
-    bound = max(tree.bound, start.root.bound)
-    return Solution(
-        objective=best.objective,
-        bound=min(bound, best.objective),
-        status=judge(status, closed=relative_gap(best.objective, bound) <= gap),
-        support=best.support,
-        weights=start.extracted.weights(best.weights),
-        nodes=tree.nodes,
-        seconds=start.deadline.elapsed,
-        solver=f"highs/{form}",
+    deadline, units = Deadline.of(seconds), InUnits.of(problem)
+    work = _Work(units.problem, form, extraction, cardinality, gap / 4, deadline, pool)
+    status = attempt(lambda: work.search(gap, units.told(on_progress)))
+    best, nodes = work.incumbents, work.tree.nodes if work.tree else 0
+    bound = work.bound
+    return units.solution(
+        Solution(
+            objective=best.objective,
+            bound=min(bound, best.objective),
+            status=judge(status, closed=relative_gap(best.objective, bound) <= gap),
+            support=best.support,
+            weights=best.weights,
+            nodes=nodes,
+            seconds=deadline.elapsed,
+            solver=f"highs/{form}",
+        )
     )
 
 
@@ -140,7 +133,7 @@ def relax(
     Returns
     -------
     Solution
-        ``objective`` is the relaxation's value at ``weights``, ``bound`` HiGHS's bound on it,
+        ``objective`` is the relaxation's value at ``weights``, ``bound`` a proved bound on it,
         ``support`` the groups with y above ½.
 
     Raises
@@ -149,19 +142,22 @@ def relax(
         As :func:`solve`.
     """
     check_positive("tolerance", tolerance)
-    start = _Start(problem, form, extraction, cardinality, tolerance, seconds)
-    status = attempt(start.solve_root)
-    root = start.root
-    value = start.relaxation.cuts.relaxed_value(root.warm, root.indicator)
-    return Solution(
-        objective=value,
-        bound=min(root.bound, value),
-        status=judge(status, closed=relative_gap(value, root.bound) <= tolerance),
-        support=root.indicator > 0.5,
-        weights=start.extracted.weights(root.warm),
-        nodes=0,
-        seconds=start.deadline.elapsed,
-        solver=f"highs/{form}-relaxation",
+    deadline, units = Deadline.of(seconds), InUnits.of(problem)
+    work = _Work(units.problem, form, extraction, cardinality, tolerance, deadline)
+    status = attempt(work.relax)
+    root = work.root
+    value = work.cuts.relaxed_value(root.warm, root.indicator) if work.cuts else work.inner.constant
+    return units.solution(
+        Solution(
+            objective=value,
+            bound=min(root.bound, value),
+            status=judge(status, closed=relative_gap(value, root.bound) <= tolerance),
+            support=root.indicator > 0.5,
+            weights=work.extracted.weights(root.warm),
+            nodes=0,
+            seconds=deadline.elapsed,
+            solver=f"highs/{form}-relaxation",
+        )
     )
 
 
@@ -177,6 +173,13 @@ class _Refits(Incumbents):
     def value(self, support: BoolArray) -> float:
         self._last: FloatArray = refit(self.problem, support, self.pause)
         return self.problem.objective(self._last, support)
+
+    def consider(self, support: BoolArray, weights: FloatArray) -> None:
+        """Take a support with weights that are at hand, if they are better."""
+        value = self.problem.objective(weights, support)
+        if value < self.objective:
+            self.take(support, value)
+            self.weights = weights
 
     def improve(self) -> None:
         self.weights = self._last
@@ -197,8 +200,27 @@ class _Refits(Incumbents):
                 return
 
 
-class _Start:
-    """What a solve starts from: first incumbents, a first cut, the root that it bounds."""
+class _Work:
+    """One solve: the stated problem's incumbents, and the relaxation that bounds them.
+
+    Parameters
+    ----------
+    problem : LayerProblem
+        In units of its own.
+    form, extraction, cardinality
+        As of :func:`solve`.
+    tolerance : float
+        Relative distance of a node's bound and its best relaxed point.
+    deadline : Deadline
+    pool : int
+
+    Attributes
+    ----------
+    root : Node
+        Bounded in closed form, by the cut at no weights, before any linear program.
+    cuts, tree
+        None before there is time for them.
+    """
 
     def __init__(
         self,
@@ -207,34 +229,57 @@ class _Start:
         extraction: str,
         cardinality: int | None,
         tolerance: float,
-        seconds: float | Deadline,
+        deadline: Deadline,
         pool: int = POOL,
     ) -> None:
         if form not in FORMS:
             raise InputError(f"unknown form {form!r}: one of {', '.join(FORMS)}")
-        self.deadline = Deadline.of(seconds)
-        most = check_cardinality(cardinality, problem.groups)
         if form == "big-m" and extraction != "none":
             raise InputError("extraction tightens the perspective form: it does nothing for big-m")
-        self.extracted = extract(problem, extraction)
-        problem = bounded(self.extracted.problem)
-        pause = self.deadline.check
-        with self.deadline.held():  # the first incumbents are not broken off
-            self.incumbents = _Refits(problem, most, pause)
-            everything = np.ones(problem.groups, bool)
-            self.incumbents.offer(everything)
-            cuts = FORMS[form](problem, self.incumbents.objective, pause)
-            master = Master(problem.term, problem.groups, most, pool)
-            self.relaxation = CutRelaxation(cuts, master, self.incumbents, tolerance, self.deadline)
-            ones = everything.astype(float)
-            weights = self.relaxation.cut(ones)
-            # one cut bounds the relaxation in closed form, before any linear program
-            constant, slope = cuts.under_estimator(weights, ones)
-        self.root = Node.root(problem.groups)
-        self.root.bound = constant + float(np.minimum(0.0, slope + problem.price).sum())
-        self.root.indicator, self.root.warm = cuts.indicator(weights), weights
+        self.form, self.tolerance, self.deadline, self.pool = form, tolerance, deadline, pool
+        self.most = check_cardinality(cardinality, problem.groups)
+        stated = bounded(problem, self.most, deadline.check)
+        self.extracted = extract(stated, extraction, deadline.part(EXTRACTION))
+        self.stated, self.inner = stated, self.extracted.problem
+        self.incumbents = _Refits(stated, self.most, deadline.check)
+        self.cuts: Cuts | None = None
+        self.tree: Tree | None = None
+        nothing, ones = np.zeros_like(self.inner.cross), np.ones(self.inner.groups)
+        first = PerspectiveCuts(self.inner, np.inf, deadline.check)
+        constant, slope = first.under_estimator(nothing, ones)
+        self.root = Node.root(self.inner.groups)
+        reduced = np.minimum(0.0, slope + self.inner.price)
+        rounding = unit(len(slope)) * float((np.abs(slope) + self.inner.price).sum())
+        self.root.bound = constant + float(reduced.sum()) - rounding
+        self.root.indicator, self.root.warm = 0 * ones, nothing
         self.root.surplus = None
 
-    def solve_root(self) -> None:
+    @property
+    def bound(self) -> float:
+        """Proved so far."""
+        return max(self.tree.bound, self.root.bound) if self.tree else self.root.bound
+
+    def relax(self) -> CutRelaxation:
         """Solve the continuous relaxation."""
-        self.relaxation.converge(self.root)
+        support, weights = first_choice(self.stated, self.most, self.deadline.check)
+        self.incumbents.consider(support, weights)
+        pause = self.deadline.check
+        cuts = FORMS[self.form](self.inner, self.incumbents.objective, pause)
+        master = Master(self.inner.term, self.inner.groups, self.most, self.pool)
+        relaxation = CutRelaxation(cuts, master, self.incumbents, self.tolerance, self.deadline)
+        ones = np.ones(self.inner.groups)
+        weights = relaxation.cut(ones)
+        self.cuts = cuts
+        self.root.indicator, self.root.warm = cuts.indicator(weights), weights
+        relaxation.converge(self.root)
+        return relaxation
+
+    def search(self, gap: float, on_progress: Callable[[Progress], None] | None) -> None:
+        """Solve the relaxation, then all below it."""
+        relaxation = self.relax()
+        self.incumbents.offer(self.root.indicator > 0.5)
+        self.incumbents.search()
+        self.tree = Tree(
+            *(self.incumbents, relaxation, self.deadline, gap), plunge=0.0, on_progress=on_progress
+        )
+        self.tree.grow(self.root)

@@ -17,7 +17,7 @@ import numpy as np
 from formulations.arrays import BoolArray, FloatArray, IntArray
 from formulations.errors import InputError
 from formulations.layer.problem import LayerProblem
-from formulations.layer.solvers.stack_search import improve, search
+from formulations.layer.solvers.stack_search import improve, search, support_bound
 from formulations.layer.stack import Stack
 from formulations.numerics.block_diagonal import diagonal_blocks
 
@@ -183,15 +183,15 @@ def choose(
         support = start.copy()
     if kept in (0, stack.groups):
         value = stack.objective(support)
-        return Choice(support, value, value)
+        return Choice(support, value, min(value, support_bound(stack, support)))
     if max(len(problem.gram) for problem in stack.problems) <= _LARGE:
         support = improve(stack, support)
     # rows of one layer that would be as much work
     rows = sum(len(problem.gram) ** 3 for problem in stack.problems) ** (1 / 3)
     if nodes == 0 or rows > _LARGE:
         # more groups are never worse: all that is proved without a tree
-        everything = stack.objective(np.ones(stack.groups, bool))
-        return Choice(support, stack.objective(support), everything)
+        value, bound = stack.objective(support), _at_least(stack)
+        return Choice(support, value, min(value, bound))
     limit = round(nodes * max(1.0, (_USUAL / rows) ** 2))
     return _prove(stack, support, path, gap=gap, nodes=limit, seconds=seconds)
 
@@ -203,7 +203,7 @@ def _prove(
     kept = int(support.sum())
     slope = float(((path.errors[:kept] - path.errors[kept]) / np.arange(kept, 0, -1)).min())
     value, spent, taken = stack.objective(support), 0, 0.0
-    bound, status = stack.objective(np.ones(stack.groups, bool)), Proof.TRIVIAL
+    bound, status = _at_least(stack), Proof.TRIVIAL
     for share in _SHARES_OF_SLOPE:
         price = max(share * slope, _FREE * stack.constant)
         found = search(
@@ -223,6 +223,11 @@ def _prove(
         if enough or value - bound <= gap * value:
             break
     return Choice(support, value, min(bound, value), spent, taken, status)
+
+
+def _at_least(stack: Stack) -> float:
+    """What no choice can be below, with or without prices: keeping all."""
+    return support_bound(stack, np.ones(stack.groups, bool))
 
 
 def _filled(support: BoolArray, kept: int, path: Path) -> BoolArray:

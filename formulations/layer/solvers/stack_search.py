@@ -14,6 +14,7 @@ import numpy as np
 
 from formulations.arrays import BoolArray, FloatArray
 from formulations.layer.extraction.extract import extract
+from formulations.layer.extraction.rounding import convex_below
 from formulations.layer.incumbents import refit_bound
 from formulations.layer.local_search import SWAPS
 from formulations.layer.problem import LayerProblem
@@ -83,8 +84,15 @@ class _StackIncumbents(Incumbents):
         self.take(better, self.value(better))
 
     def lower_bound(self, support: BoolArray) -> float:
-        least = sum(refit_bound(problem, support) for problem in self.stack.problems)
-        return least + self.stack.each * int(support.sum())
+        return support_bound(self.stack, support) + self.stack.each * int(support.sum())
+
+
+def support_bound(stack: Stack, support: BoolArray) -> float:
+    """Lower bound on the objective of a support (J,), without prices, whatever the refits' error.
+
+    It bounds those of all supports within it, too: more groups are never worse.
+    """
+    return sum(refit_bound(convex_below(problem), support) for problem in stack.problems)
 
 
 @dataclass(frozen=True, eq=False)
