@@ -9,7 +9,7 @@ import numpy as np
 from formulations.arrays import BoolArray, FloatArray
 from formulations.layer.problem import LayerProblem
 from formulations.numerics.box_qp import minimise_in_box
-from formulations.numerics.proximal_gradient import accelerated
+from formulations.numerics.proximal_gradient import accelerated, scaled_steps
 
 # an indicator below this is 0
 _GONE = 1e-9
@@ -75,7 +75,7 @@ def best_weights(
         hessian = curvature + 2 * np.diag(np.repeat(term.ridge / scale, problem.block))
         weights[rows] = minimise_in_box(hessian, cross, limit, pause)
         return weights
-    step = 1 / max(float(np.linalg.eigvalsh(curvature)[-1]), 1e-300)
+    step = scaled_steps(curvature, problem.block)
     box = None if term.profile.ball else limit
 
     def prox(w: FloatArray) -> FloatArray:
@@ -84,6 +84,10 @@ def best_weights(
         return near.reshape(w.shape)
 
     weights[rows] = accelerated(
-        lambda w: curvature @ w - cross, prox, np.zeros_like(cross), step, pause=pause
+        lambda w: curvature @ w - cross,
+        prox,
+        np.zeros_like(cross),
+        np.repeat(step, problem.block)[:, None],
+        pause=pause,
     )
     return weights

@@ -312,7 +312,7 @@ class Projection:
         scale = xp.where(positive, norm, one) ** (self.profile.norm_order - 1)
         return xp.where(positive, along / scale - 2 * self.extract, zero), axial
 
-    def prox_factor(self, norm: ArrayT, peak: ArrayT, step: float) -> ArrayT:
+    def prox_factor(self, norm: ArrayT, peak: ArrayT, step: ArrayT | float) -> ArrayT:
         """Factor of a group's weights in the proximal step of length t, (G,).
 
         For the norm ‖·‖₂ it follows from norm and peak. With k = t·h/s of the free regime the new
@@ -323,7 +323,7 @@ class Projection:
         Parameters
         ----------
         norm, peak : (G,) arrays
-        step : float
+        step : float or (G,) array
             t > 0.
 
         Raises
@@ -362,11 +362,12 @@ class Projection:
             factor = xp.where(active, nan, factor)
         return factor * convex
 
-    def _convexify(self, step: float) -> AnyArray:
+    def _convexify(self, step: AnyArray | float) -> AnyArray:
         """1/(1 − 2tδ): prox of h − δ‖w‖² with step t is prox of h with t and v times this."""
-        if 2 * step * self.largest_extract >= 1:
+        longest = float(step if isinstance(step, float | int) else step.max())
+        if 2 * longest * self.largest_extract >= 1:
             raise InputError(
-                f"a proximal step of {step:g} is too long for an extraction of "
+                f"a proximal step of {longest:g} is too long for an extraction of "
                 f"{self.largest_extract:g}: their product must stay below 1/2"
             )
         return 1 / (1 - 2 * step * self.extract)

@@ -85,13 +85,13 @@ class Term(Projection):
         result = groups.expand(radial) * along + groups.expand(axial) * at_peak * np.sign(flat)
         return result.reshape(np.shape(w))
 
-    def prox(self, w: ArrayLike, step: float, groups: Partition | None = None) -> FloatArray:
-        """argmin_x ½‖x − w‖² + t·Σ_j (h_j(x) − δ‖x_j‖²), shaped like w.
+    def prox(self, w: ArrayLike, step: ArrayLike, groups: Partition | None = None) -> FloatArray:
+        """argmin_x Σ_j ½‖x_j − w_j‖² + t_j·(h_j(x) − δ‖x_j‖²), shaped like w.
 
         Parameters
         ----------
         w : (G, d) or (D,) array
-        step : float
+        step : float or (G,) array
             t > 0, below 1/(2δ).
 
         Raises
@@ -99,15 +99,18 @@ class Term(Projection):
         InputError
             If the step is not positive, or too long for the extraction.
         """
-        if not step > 0:
-            raise InputError(f"the proximal step must be positive: it is {step:g}")
+        if not np.min(step) > 0:
+            raise InputError(f"the proximal step must be positive: it is {np.min(step):g}")
         flat, groups = flatten(w, groups)
+        step = np.broadcast_to(np.asarray(step, np.float64), groups.sizes.shape)
         factor = self.prox_factor(*self.measure(flat, groups), step)
         searched = np.isnan(factor)
         result = flat * groups.expand(factor)
         if searched.any():
             inside, chosen = Partition(groups.sizes[searched]), groups.expand(searched)
-            size = self.take(searched).prox_by_search(np.abs(flat[chosen]), step, inside.layout)
+            size = self.take(searched).prox_by_search(
+                np.abs(flat[chosen]), step[searched], inside.layout
+            )
             result[chosen] = np.sign(flat[chosen]) * size
         if not self.profile.ball:  # rounding
             bound = groups.expand(self.bound)
@@ -205,14 +208,14 @@ class Term(Projection):
         """h*(v) = max(0, φ_B*(v) − c) of every group, (G,); of h before the extraction."""
         return np.maximum(0.0, self.shrinkage_conjugate(v, groups) - self.price)
 
-    def prox_by_search(self, size: ArrayT, step: float, layout: Layout) -> ArrayT:
+    def prox_by_search(self, size: ArrayT, step: ArrayT | float, layout: Layout) -> ArrayT:
         """The proximal step where :meth:`prox_factor` has no answer: magnitudes, (D,).
 
         Parameters
         ----------
         size : (D,) array
             |v| of these groups' weights; the term is of these groups alone.
-        step : float
+        step : float or (G,) array
             t > 0.
         layout : Layout
         """

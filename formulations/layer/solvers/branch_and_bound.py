@@ -105,9 +105,11 @@ def solve(
     if first is not None:
         with deadline.held():  # the first incumbent is not broken off
             incumbents.begin(first)
-    status = attempt(tree.search)
+    root = Node.root(problem.groups)
+    root.bound = _at_no_weights(inner)
+    status = attempt(lambda: tree.search(root))
     weights, objective = incumbents.solution()
-    bound = min(max(tree.bound, _at_no_weights(inner)), objective)
+    bound = min(max(tree.bound, root.bound), objective)
     return units.solution(
         Solution(
             objective=objective,
