@@ -96,12 +96,9 @@ class _Alive:
     def value(self, weights: FloatArray) -> float:
         """Loss, φ and c of the kept groups, h of the free ones."""
         loss = 0.5 * np.vdot(weights, self.gram @ weights) - np.vdot(self.cross, weights)
-        groups, kept = weights.reshape(len(self.kept), -1), self.kept
-        paid = self.term.take(~kept).without_extraction().value(groups[~kept]).sum()
-        if kept.any():
-            own = self.term.take(kept).without_extraction()
-            paid += own.shrinkage(groups[kept]).sum() + self.price[kept].sum()
-        return float(loss + paid + self.problem.constant)
+        groups, term = weights.reshape(len(self.kept), -1), self.term.without_extraction()
+        paid = np.where(self.kept, term.shrinkage(groups) + self.price, term.value(groups))
+        return float(loss + paid.sum() + self.problem.constant)
 
     def bound(self, weights: FloatArray) -> tuple[float, FloatArray]:
         """A bound on the relaxation, and φ_B*(v_j) − c_j of every group."""
