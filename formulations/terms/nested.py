@@ -128,7 +128,7 @@ class NestedTerm(Term):
         radial = xp.where(positive, along / xp.where(positive, norm, one), 0 * norm)
         return radial, 0 * norm
 
-    def prox_factor(self, norm: ArrayT, peak: ArrayT, step: float) -> ArrayT:
+    def prox_factor(self, norm: ArrayT, peak: ArrayT, step: ArrayT | float) -> ArrayT:
         """Factor of a group's weights in the proximal step: z of its block by one search."""
         xp = array_namespace(norm)
 
