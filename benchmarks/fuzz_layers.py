@@ -84,8 +84,10 @@ def layer_case(seed: int) -> Case:
     groups, block = int(rng.integers(2, 8)), int(rng.choice([1, 1, 2, 3]))
     outputs, count = int(rng.integers(1, 4)), int(rng.integers(3, 60))
     width = groups * block
-    inputs = _inputs(rng, count, width)
-    truth = rng.standard_normal((width, outputs)) * (rng.random(groups) < 0.6).repeat(block)[:, None]
+    inputs = _inputs(rng, count, groups, width)
+    truth = (
+        rng.standard_normal((width, outputs)) * (rng.random(groups) < 0.6).repeat(block)[:, None]
+    )
     outcome = inputs @ truth + 10.0 ** rng.uniform(-8, 0) * rng.standard_normal((count, outputs))
     scale = 10.0 ** (rng.uniform(-12, 12) if rng.random() < 0.6 else 0.0)
     out_scale = scale if rng.random() < 0.5 else 10.0 ** rng.uniform(-12, 12)
@@ -98,7 +100,7 @@ def layer_case(seed: int) -> Case:
     return Case(seed, phi, problem, solver, options, cardinality, gap)
 
 
-def _inputs(rng: np.random.Generator, count: int, width: int) -> np.ndarray:
+def _inputs(rng: np.random.Generator, count: int, groups: int, width: int) -> np.ndarray:
     """Columns: independent, correlated, nearly the same, doubled or zero, and of other scales."""
     inputs = rng.standard_normal((count, width))
     kind = rng.integers(0, 5)
@@ -109,7 +111,7 @@ def _inputs(rng: np.random.Generator, count: int, width: int) -> np.ndarray:
         inputs[:, rng.integers(0, width)] = inputs[:, rng.integers(0, width)]
         inputs[:, rng.integers(0, width)] = 0.0
     elif kind == 3:
-        inputs *= 10.0 ** rng.uniform(-4, 4, width)
+        inputs *= (10.0 ** rng.uniform(-4, 4, groups)).repeat(width // groups)
     elif kind == 4:
         inputs = np.maximum(inputs @ rng.standard_normal((width, width)), 0)
     if not inputs.any():
@@ -232,7 +234,9 @@ def refitted(case: Case, support: np.ndarray) -> np.ndarray:
     start = (own[rows] / size).ravel()
     options = {"maxiter": 500, "ftol": 1e-15, "gtol": 1e-12}
     with np.errstate(all="ignore"):
-        found = minimize(function, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
+        found = minimize(
+            function, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options
+        )
     if not np.isfinite(found.fun) or found.fun >= function(start)[0]:
         return own
     other = np.zeros_like(own)
@@ -277,9 +281,7 @@ def faults(case: Case, seconds: float = float("inf")) -> tuple[list[str], str]:
         lines.append(f"{case}: the bound is {over:.2g} above the optimum {float(optimum):.8g}")
     lost = float(Fraction(found.objective) - optimum)
     if found.status == "optimal" and lost > case.gap * abs(found.objective):
-        lines.append(
-            f"{case}: optimal {found.objective:.8g}, the optimum is {float(optimum):.8g}"
-        )
+        lines.append(f"{case}: optimal {found.objective:.8g}, the optimum is {float(optimum):.8g}")
     most = problem.groups if case.cardinality is None else case.cardinality
     limit = np.broadcast_to(problem.per_row(problem.term.bound)[:, None], problem.cross.shape)
     if found.support.sum() > most or (np.abs(found.weights) > limit * (1 + 1e-12)).any():

@@ -53,7 +53,7 @@ def pyomo_model(
     """
     if form not in BLOCKS:
         raise InputError(f"unknown form {form!r}: one of {', '.join(BLOCKS)}")
-    box = bounds = big_m(problem, cardinality)
+    box = bounds = big_m(problem, cardinality, pause)
     if form != "big-m":
         bounds = np.broadcast_to(problem.per_row(problem.term.bound)[:, None], problem.cross.shape)
     model = state(problem, BLOCKS[form], bounds, box, partial(_loss, pause=pause), cardinality)

@@ -16,6 +16,7 @@ from formulations.layer.export import check_numbers, write_file
 from formulations.layer.problem import LayerProblem
 from formulations.layer.pyomo_model import pyomo_model
 from formulations.layer.refit import refit
+from formulations.layer.units import InUnits
 from formulations.solving.deadline import Deadline, Stopped, attempt
 from formulations.solving.result import (
     Solution,
@@ -61,19 +62,19 @@ def solve(
     if problem.term.ridge is None:
         raise InputError("solver 'scip' takes φ = a‖w‖² alone: use branch-and-bound or highs")
     most = check_cardinality(cardinality, problem.groups)
-    deadline = Deadline.of(seconds)
-    check_numbers(problem)
-    scip = pyscipopt.Model()
+    deadline, units = Deadline.of(seconds), InUnits.of(problem)
+    check_numbers(units.problem)
+    stated, scip = units.problem, pyscipopt.Model()
     scip.hideOutput()
 
     support, nodes = np.zeros(problem.groups, bool), 0
     with np.errstate(over="ignore"):  # Fenchel's at no weights, until SCIP has one
-        proved = problem.dual_bound(np.zeros_like(problem.cross))
+        proved = stated.dual_bound(np.zeros_like(stated.cross))
 
     def work() -> None:
         nonlocal proved, nodes
         limit = most if most < problem.groups else None
-        model = pyomo_model(bounded(problem), form, limit, deadline.check)
+        model = pyomo_model(bounded(stated, most, deadline.check), form, limit, deadline.check)
         if deadline.left < deadline.elapsed:  # to write takes as long as to state
             raise Stopped(Status.TIME_LIMIT)
         _read(scip, model)
@@ -90,18 +91,20 @@ def solve(
             raise Stopped(_STATUS.get(scip.getStatus(), Status.NUMERICAL))
 
     ended = attempt(work)
-    weights = refit(problem, support)
-    objective = problem.objective(weights, support)
+    weights = refit(stated, support)
+    objective = stated.objective(weights, support)
     bound = min(proved, objective)
-    return Solution(
-        objective=objective,
-        bound=bound,
-        status=judge(ended, closed=relative_gap(objective, bound) <= gap),
-        support=support,
-        weights=weights,
-        nodes=nodes,
-        seconds=deadline.elapsed,
-        solver=f"scip/{form}",
+    return units.solution(
+        Solution(
+            objective=objective,
+            bound=bound,
+            status=judge(ended, closed=relative_gap(objective, bound) <= gap),
+            support=support,
+            weights=weights,
+            nodes=nodes,
+            seconds=deadline.elapsed,
+            solver=f"scip/{form}",
+        )
     )
 
 

@@ -17,6 +17,20 @@ _BEYOND = "minimize\n obj: 1e30 x\nsubject to\n c: x >= 1\nend\n"
 
 
 @pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("scale", [1e-150, 1e-12, 1e12, 1e150])
+def test_the_optimum_has_the_scale_of_the_data(form, scale):
+    x, y = layer_data(4, 4, 1)
+    plain = LayerProblem.from_data(x, y, square(0.05, 0.6))
+    scaled = LayerProblem.from_data(x * scale, y * scale, square(0.05 * scale**2, 0.6 * scale**2))
+    best, support, _ = brute_force(plain)
+    found = solve(scaled, solver="scip", form=form)
+    assert found.status == "optimal"
+    assert (found.support == support).all()
+    assert found.objective / scale**2 == pytest.approx(best, rel=1e-6)
+    assert found.bound / scale**2 == pytest.approx(best, rel=2e-4)
+
+
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(
     ("term", "message"),
     [
