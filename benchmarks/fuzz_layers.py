@@ -7,6 +7,7 @@ above the optimum by rounding.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -262,14 +263,16 @@ def best(case: Case) -> Fraction:
 def faults(case: Case, seconds: float = float("inf")) -> tuple[list[str], str]:
     """What does not hold of the answer to a case, a line each, and its status."""
     try:
-        found = solve(
-            case.problem,
-            solver=case.solver,
-            gap=case.gap,
-            seconds=seconds,
-            cardinality=case.cardinality,
-            **case.options,
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            found = solve(
+                case.problem,
+                solver=case.solver,
+                gap=case.gap,
+                seconds=seconds,
+                cardinality=case.cardinality,
+                **case.options,
+            )
     except InputError as error:
         return [], f"refused: {error}"
     except Exception as error:

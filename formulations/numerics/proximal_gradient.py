@@ -83,7 +83,9 @@ def scaled_steps(matrix: FloatArray, block: int) -> FloatArray:
         s_j²/λ.
     """
     largest = np.diag(matrix).reshape(-1, block).max(axis=1)
-    square = 1 / np.where(largest > 0, largest, max(float(largest.max()), 1e-300))
+    if not largest.any():  # nothing to descend
+        return np.ones(len(largest))
+    square = 1 / np.where(largest > 0, largest, largest.max())
     scale = np.sqrt(np.repeat(square, block))
     turned = scale[:, None] * matrix * scale
-    return np.asarray(square / max(float(np.linalg.eigvalsh(turned)[-1]), 1e-300))
+    return np.asarray(square / float(np.linalg.eigvalsh(turned)[-1]))
