@@ -66,14 +66,12 @@ class RefitIncumbents(Incumbents):
         """Best weights on the support, (D, O), and the objective that they have."""
         if not self.problem.plain:
             return self._refitted[1], self.objective
-        hessian, cross, constant, price = self._data
-        weights = np.zeros_like(cross)
+        weights = np.zeros_like(self.problem.cross)
         _, own, _ = local_search.refit(
             *self._data, np.flatnonzero(self.support), self.problem.block
         )
         weights[self.problem.rows(self.support)] = own
-        quadratic = 0.5 * np.vdot(weights, hessian @ weights) - np.vdot(cross, weights)
-        return weights, float(quadratic + constant + price[self.support].sum())
+        return weights, self.problem.objective(weights, self.support)
 
     def lower_bound(self, support: BoolArray) -> float:
         """Lower bound on the objective of a support, whatever the precision of its refit."""

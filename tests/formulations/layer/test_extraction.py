@@ -54,7 +54,7 @@ def test_ascent_comes_close_to_the_semidefinite_program(seed):
 
 def test_semidefinite_program_s_delta_leaves_a_convex_loss():
     problem = layer_problem(0, groups=5, block=2, outputs=3, price=0.3)
-    delta, j = conic(problem), np.arange(5)
+    delta, j = conic(problem, Deadline()), np.arange(5)
     slack = problem.hessian.copy()
     slack.reshape(5, 2, 5, 2)[j, :, j, :] -= delta
     assert np.linalg.eigvalsh(slack)[0] >= -1e-12

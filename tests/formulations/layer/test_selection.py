@@ -124,8 +124,8 @@ def test_a_stack_and_its_block_diagonal_problem_are_one(seed, readers, number):
 
 
 @settings(max_examples=15, deadline=None)
-@given(seeds, readers, st.integers(2, 5), st.floats(1e-3, 0.3))
-def test_the_root_of_a_stack_is_that_of_its_block_diagonal_problem(seed, readers, most, share):
+@given(seeds, readers, st.floats(1e-3, 0.3))
+def test_the_root_of_a_stack_is_that_of_its_block_diagonal_problem(seed, readers, share):
     layers = stack(seed, readers)
     price = share * layers.constant / layers.groups
     whole = joined(layers, price)
@@ -135,8 +135,9 @@ def test_the_root_of_a_stack_is_that_of_its_block_diagonal_problem(seed, readers
         for more in [2 * (float(p.term.ridge) - whole.term.ridge)]
     )
     root = Node.root(layers.groups)
-    IndicatorNewton(Stack(shares, price), most, 1e-9).evaluate([root], np.inf)
-    expected = relax(whole, cardinality=most, tolerance=1e-8).bound
+    # without a limit: the search for its multiplier ends where rounding leads it
+    IndicatorNewton(Stack(shares, price), layers.groups, 1e-9).evaluate([root], np.inf)
+    expected = relax(whole, tolerance=1e-8).bound
     # either may stop some 1e-5 below its own minimum: the bounds of both are valid
     assert root.bound == pytest.approx(expected, rel=1e-4, abs=1e-7 * layers.constant)
 
@@ -249,5 +250,7 @@ def test_a_bound_that_no_relaxation_lifts_is_said_to_be_trivial(monkeypatch):
     found = Found(eliminate(layers).support(2), -np.inf, 9, 0.0)  # a tree that was cut short
     monkeypatch.setattr(selection, "search", lambda *_, **__: found)
     stopped = choose(layers, 2, nodes=1000)
-    assert (stopped.status, stopped.bound) == (Proof.TRIVIAL, everything)
+    assert stopped.status == Proof.TRIVIAL
+    assert stopped.bound <= everything
+    assert stopped.bound == pytest.approx(everything, rel=1e-6)
     assert (stopped.nodes, stopped.support.sum()) == (9, 2)
