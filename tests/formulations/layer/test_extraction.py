@@ -13,6 +13,7 @@ from formulations.layer.extraction.extract import RULES, extract
 from formulations.layer.extraction.schur import schur
 from formulations.layer.solvers.branch_and_bound import relax
 from formulations.numerics.indicator_newton import PerspectiveLayer, PerspectiveRelaxation
+from formulations.solving.deadline import Deadline
 
 few = settings(max_examples=20, deadline=None)
 plain = layer_problems(bounds=(np.inf,))
