@@ -15,6 +15,7 @@ import numpy as np
 
 from formulations import Network, Selection, solve
 from formulations.errors import InputError
+from formulations.relu.enumeration import rounding
 from formulations.relu.network import Support
 
 # of a network's hidden units, in all
@@ -181,12 +182,13 @@ def faults(case: Case, seconds: float = float("inf")) -> tuple[list[str], str]:
             f"the optimum is {float(optimum):.8g}"
         )
     nothing = tuple(np.zeros(units, bool) for units in problem.hidden)
-    rounding = 1e-9 * problem.objective(problem.network, nothing)
-    whole = case.solver == "enumeration" and found.objective > rounding
-    if whole and found.status in ("numerical", "infeasible"):
+    size = problem.objective(problem.network, nothing)
+    # an enumeration closes every gap that is above its rounding
+    closed = case.solver == "enumeration" and case.gap * found.objective > rounding(problem)
+    if closed and found.status == "numerical":
         lines.append(f"{case}: {found.status} {found.objective:.8g} from {found.bound:.8g}")
     reached = float(attained(problem, found.support))
-    if abs(reached - found.objective) > max(rounding, 1e-9 * abs(reached)):
+    if abs(reached - found.objective) > 1e-9 * max(size, abs(reached)):
         lines.append(f"{case}: a choice worth {reached:.8g} is said to be {found.objective:.8g}")
     left = found.network.forward(problem.inputs)
     kept = problem.network.forward(problem.inputs, found.support)

@@ -61,8 +61,11 @@ class _Walk:
         self.last = np.array([len(widths) - 1 for widths in problem.widths])
         self.widths = problem.at(choice)
         polynomials = [limit.cost.polynomial() for limit in problem.limits]
-        self.linear = np.array([linear for _, linear, _ in polynomials])
-        self.products = np.array([q + q.T for _, _, q in polynomials])
+        # shapes also of no limits at all
+        shape = len(polynomials), problem.classes
+        self.linear = np.reshape([linear for _, linear, _ in polynomials], shape).astype(int)
+        products = [q + q.T for _, _, q in polynomials]
+        self.products = np.reshape(products, (*shape, problem.classes)).astype(int)
         self.most = np.array([max(1, limit.at_most) for limit in problem.limits])
         self.over = np.array(
             [limit.cost.value(self.widths) - limit.at_most for limit in problem.limits]
@@ -81,7 +84,7 @@ class _Walk:
         """
         step = np.where(allowed, self._moved(direction) - self.widths, 0)
         # q(n + s·e_c) − q(n) = s·(q_c + Σ_d Q_cd n_d) + s²·Q_cc
-        squares = np.array([np.diag(q) // 2 for q in self.products])
+        squares = np.diagonal(self.products, axis1=1, axis2=2) // 2
         change = step * (self.linear + self.products @ self.widths) + step**2 * squares
         value = np.array(
             [

@@ -114,9 +114,10 @@ class LayerProblem:
         values, vectors = np.linalg.eigh(gram)
         if values[0] < -1e-8 * scale:
             raise InputError(f"G is not positive semidefinite: it has the eigenvalue {values[0]:g}")
-        null = vectors[:, values <= 1e-10 * values[-1]]
-        beyond = np.abs(null.T @ cross).max(initial=0.0)
-        if beyond > 1e-6 * np.abs(cross).max():
+        low = 1e-10 * values[-1]
+        beyond = np.abs(vectors[:, values <= low].T @ cross).max(initial=0.0)
+        # of data (v·Xᵀy/n)² ≤ (vᵀG v)·‖y‖²/n, and ‖Y‖²/n = 2c0
+        if beyond > max(1e-6 * np.abs(cross).max(), (2 * low * abs(self.constant)) ** 0.5):
             raise InputError(f"B is not in the range of G: a part of size {beyond:g} lies outside")
 
     def _check_term(self) -> None:

@@ -33,6 +33,8 @@ Problem = Selection | Training
 _ABSOLUTE = 2e-6
 # Shares of the time limit that the first incumbent and tightening bounds may take.
 _HEURISTIC, _TIGHTENING = 0.2, 0.2
+# and tightening of that of a relaxation
+_TIGHTENED = 0.5
 # A relaxation is cut until a round raises its value by less than this, relatively.
 _LP_GAIN, _LP_ROUNDS = 1e-6, 100
 # Share of 1 + |bound| that HiGHS's tolerances (1e-9 a row) may have added to its bounds.
@@ -131,7 +133,8 @@ def relax(
     tightened : bool
         Whether the bounds are tightened by linear programs, or those of interval arithmetic.
     seconds : float or Deadline
-        Time limit, positive. When it is over, or on Ctrl-C, what is proved until then is returned.
+        Time limit, positive, of which tightening may take half. When it is over, or on Ctrl-C, what
+        is proved until then is returned.
 
     Raises
     ------
@@ -174,7 +177,7 @@ class _Relaxation:
         """
         problem, bounds = self.problem, self.problem.interval_bounds()
         if tightened:
-            bounds = problem.lp_bounds(bounds, self.deadline)
+            bounds = problem.lp_bounds(bounds, self.deadline.part(_TIGHTENED))
         self.cut(problem.model(bounds, self.deadline.check))
 
     def cut(self, model: pyo.ConcreteModel) -> None:

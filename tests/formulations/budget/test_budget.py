@@ -359,3 +359,11 @@ def test_wrong_problems_are_refused_in_one_line(widths, values, cost, floors, me
 def test_limits_of_the_solve_must_be_positive(option, named, number):
     with pytest.raises(InputError, match=f"{named} must be positive"):
         solve(chain(layers=2, width=3), **{option: number})
+
+
+def test_problem_without_limits_takes_the_best_widths_above_the_floors():
+    widths = [np.array([0, 2, 4]), np.array([1, 3])]
+    values = [np.array([0.0, 2.0, 1.0]), np.array([1.0, 0.5])]
+    problem = BudgetProblem(widths, values, [], np.array([[1, 1]]), np.array([4]))
+    found = solve(problem)
+    assert (found.widths.tolist(), found.value, found.costs) == ([2, 3], 2.5, ())

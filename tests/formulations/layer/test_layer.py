@@ -15,6 +15,7 @@ from layer_instances import (
 )
 
 from formulations import LayerProblem, load_problem, refit, save_problem, square
+from formulations.errors import InputError
 from formulations.layer.big_m import big_m, valid_bounds
 
 quick = settings(max_examples=40, deadline=None)
@@ -316,3 +317,17 @@ def test_singular_gram_matrix_of_real_data_is_accepted():
     x = rng.normal(size=(200, 2)) @ rng.normal(size=(2, 5))
     problem = LayerProblem.from_data(x, x @ rng.normal(size=(5, 2)), square(0.1, 0.2))
     assert problem.objective(refit(problem, np.ones(5, bool)), np.ones(5, bool)) > 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_data_of_nearly_parallel_columns_are_accepted(seed):
+    """√λ of a direction that hardly is in the data is still in B."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(30, 1)) + 3e-6 * rng.normal(size=(30, 4))
+    LayerProblem.from_data(x, rng.normal(size=(30, 2)), square(1e-3, 0.01))
+
+
+def test_cross_moments_that_no_data_have_are_refused():
+    gram = np.diag([1.0, 0.0])
+    with pytest.raises(InputError, match="B is not in the range of G"):
+        LayerProblem(gram, np.ones((2, 1)), 1.0, square(0.1, 0.1))
