@@ -107,9 +107,10 @@ def solve(
         Time limit, positive. When it is over, or on Ctrl-C, the incumbent is returned with its true
         bound.
     cardinality : int, optional
-        Largest number of groups kept, of a LayerProblem.
+        Largest number of groups kept, of a LayerProblem: from 0 to all.
     on_progress : callable, optional
-        Called now and then with the state of the solve, by the solvers that tell.
+        Called with the state of the solve, by the solvers that tell: after the root, and then now
+        and then.
     **options
         Of the solver.
 

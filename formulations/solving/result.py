@@ -137,10 +137,13 @@ def check_cardinality(cardinality: int | None, groups: int) -> int:
     Raises
     ------
     InputError
-        Not a whole number from 0.
+        Not a whole number from 0 to ``groups``.
     """
     if cardinality is None:
         return groups
-    if cardinality < 0 or int(cardinality) != cardinality:
-        raise InputError(f"the cardinality must be a whole number from 0: it is {cardinality}")
-    return min(int(cardinality), groups)
+    if cardinality not in range(groups + 1):
+        raise InputError(
+            f"the cardinality must be a whole number from 0 to {groups}, the number of groups: "
+            f"it is {cardinality}"
+        )
+    return int(cardinality)

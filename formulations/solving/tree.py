@@ -48,7 +48,7 @@ class Tree:
         Share of the open gap that following a child may give away; with 0 the best open node is
         always the next, the oldest of those that are as good.
     on_progress : callable, optional
-        Called now and then with the state of the solve.
+        Called after the root, and then now and then, with the state of the solve.
 
     Attributes
     ----------
@@ -72,7 +72,7 @@ class Tree:
         self.gap, self.node_limit, self.plunge = gap, node_limit, plunge
         self.on_progress = on_progress
         self.relaxation.pause = deadline.check
-        self.nodes, self.shown = 0, 0.0
+        self.nodes, self.shown = 0, -math.inf
         self.unlimited = incumbents.most == len(incumbents.support)
         self.open: list[tuple[float, int, Node]] = []
         # of the nodes that were closed by the cutoff: the proof's weakest part
@@ -98,6 +98,7 @@ class Tree:
         self.nodes += 1
         self.bound = root.bound
         front = self._next([root])
+        self._report()
         while front:
             children = self._branch(front)
             self.deadline.check()

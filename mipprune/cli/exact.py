@@ -57,12 +57,16 @@ def compare(
 
     with status() as show:
         found = run(problem, config, show)
-    print_rows(problem, found["rows"])
-    if plot:
+    if found["rows"]:
+        print_rows(problem, found["rows"])
+    if plot and found["rows"]:
         from mipprune.report.pictures import draw_comparison
 
         draw_comparison(plot, found)
     write(json_file, found)
+    if found["interrupted"]:
+        typer.echo("mipprune: interrupted", err=True)
+        raise typer.Exit(130)
 
 
 @app.command(

@@ -36,7 +36,9 @@ class CompareConfig(Section):
     solver: Literal["branch-and-bound", "highs", "scip"] = Field(
         "branch-and-bound", description="of the exact row"
     )
-    cardinality: int | None = Field(None, ge=0, description="largest number of groups kept")
+    cardinality: int | None = Field(
+        None, ge=0, description="largest number of groups kept, up to all"
+    )
     lam: list[Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
         [0.1, 1.0], description="factors of the regularizer at which it is trained to rank groups"
     )
@@ -44,7 +46,14 @@ class CompareConfig(Section):
     loss: Literal["l1", "hinge", "squared"] = Field("l1", description="toys: loss, summed")
     unit_price: float = Field(0.1, gt=0, description="toys: price of a hidden unit")
     macs: float = Field(0.5, gt=0, le=1, description="budget: share of the MACs to keep")
-    sweep: int = Field(0, ge=0, description="number of prices of the trade-off curve")
+    sweep: int = Field(
+        0,
+        ge=0,
+        description="number of prices of the trade-off curve; a layer is then solved for every "
+        "number of groups, too",
+    )
     tolerance: float = Field(1e-4, gt=0, description="relative gap at which the exact solve stops")
-    time_limit: float = Field(120.0, gt=0, description="seconds of each solve")
+    time_limit: float = Field(
+        120.0, gt=0, description="seconds of each row, and of each point of a curve"
+    )
     data: DataConfig | None = Field(None, description="checkpoint: instead of its own data set")

@@ -78,7 +78,7 @@ def draw_certificates(path: Path, found: Mapping[str, Any]) -> None:
 
 
 def draw_comparison(path: Path, found: Mapping[str, Any]) -> None:
-    """Draw one comparison: its rows, the bounds of the exact solve over time, the trade-off curve.
+    """Draw one comparison: its rows, the bounds of the exact solve over time, the trade-off curves.
 
     Parameters
     ----------
@@ -89,9 +89,9 @@ def draw_comparison(path: Path, found: Mapping[str, Any]) -> None:
         out.
     """
     panels = [_draw_rows]
-    if len(found["progress"]) > 2:
+    if len(found["progress"]) > 1:
         panels.append(_draw_progress)
-    if found["sweep"]:
+    if found["front"] or found["sweep"]:
         panels.append(_draw_sweep)
     figure, axes = plt.subplots(
         1, len(panels), figsize=(1.5 + 4.5 * len(panels), 4.2), layout="constrained", squeeze=False
@@ -238,11 +238,14 @@ def _draw_rows(axes: Axes, found: Mapping[str, Any]) -> None:
     for place, row in enumerate(others):
         above = 100 * (row["objective"] - exact["objective"]) / scale
         axes.barh(place, above, color=_INK if row["bound"] is not None else _WARM)
+        # beyond the bar's end, on whichever side that is
+        side = -1 if above < 0 else 1
         axes.annotate(
-            f"{above:+.2f} %", (max(above, 0), place), (4, 0), textcoords="offset points",
-            va="center", fontsize=8,
+            f"{above:+.2f} %", (above, place), (4 * side, 0), textcoords="offset points",
+            ha="right" if above < 0 else "left", va="center", fontsize=8,
         )  # fmt: skip
     axes.axvline(0, color="black", linewidth=0.8)
+    axes.use_sticky_edges = False  # room for the labels on both sides
     axes.set_yticks(range(len(others)), [row["name"] for row in others], fontsize=8)
     axes.invert_yaxis()
     axes.margins(x=0.25)
@@ -258,9 +261,11 @@ def _draw_progress(axes: Axes, found: Mapping[str, Any]) -> None:
         ("bound", "bound", _INK),
     ):
         axes.step(
-            seconds, [p[name] for p in found["progress"]], where="post", color=colour, label=label
-        )
+            seconds, [p[name] for p in found["progress"]], where="post", color=colour, label=label,
+            marker="o", markersize=3,
+        )  # fmt: skip
     axes.ticklabel_format(useOffset=False)
+    axes.locator_params(axis="x", nbins=5)
     axes.set_xlabel("seconds")
     axes.set_ylabel("objective")
     axes.set_title(f"exact solve, {found['progress'][-1]['nodes']} nodes", fontsize=10)
@@ -268,17 +273,21 @@ def _draw_progress(axes: Axes, found: Mapping[str, Any]) -> None:
 
 
 def _draw_sweep(axes: Axes, found: Mapping[str, Any]) -> None:
+    """Loss against what is kept: the front, and what prices lead to, exact and relaxed."""
+    if found["front"]:
+        front = sorted((p["kept"], p["loss"]) for p in found["front"])
+        axes.plot(*zip(*front, strict=True), label="exact, every number", color=_INK, marker=".")
     styles: tuple[tuple[str, str, dict[str, Any]], ...] = (
-        ("exact", "exact", {"color": _INK, "marker": "o"}),
-        ("rounded", "relaxed, y > ½, refitted", {"color": _WARM, "marker": "x"}),
+        ("exact", "exact, by prices", {"color": _INK, "marker": "o", "linestyle": ""}),
+        ("rounded", "relaxed, y > ½, refitted", {"color": _WARM, "marker": "x", "linestyle": ""}),
         ("relaxed", "relaxed, Σ y", {"color": "#7ba7cf", "linestyle": "--"}),
     )
-    for name, label, style in styles:
+    for name, label, style in styles if found["sweep"] else ():
         points = sorted((p[f"{name}_kept"], p[f"{name}_loss"]) for p in found["sweep"])
-        axes.plot(*zip(*points, strict=True), label=label, markersize=4, **style)
+        axes.plot(*zip(*points, strict=True), label=label, markersize=5, **style)
     axes.set_xlabel("kept (for the relaxation Σ y)")
-    axes.set_ylabel("loss")
-    axes.set_title("trade-off over the price", fontsize=10)
+    axes.set_ylabel("objective without prices")
+    axes.set_title("trade-off", fontsize=10)
     axes.legend(frameon=False, fontsize=8)
 
 

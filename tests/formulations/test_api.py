@@ -4,6 +4,7 @@ import copy
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,42 @@ def test_every_kind_of_problem_is_solved():
     assert solve(budget).widths.tolist() == [2]
     assert solve(network, gap=1e-6).kept == 1
     assert relax(layer).bound <= solve(layer).objective
+    assert relax(network).bound <= solve(network).objective
+
+
+def test_relaxations_name_the_same_things():
+    for relaxed in (relax(layer_problem(0)), relax(network_problem())):
+        assert relaxed.bound <= relaxed.objective
+        assert (relaxed.status, relaxed.kept >= 0) == ("optimal", True)
+    with pytest.raises(InputError, match="a BudgetProblem is not solved here: one of LayerProb"):
+        relax(budget_problem())
+    with pytest.raises(InputError, match="the relaxation has no option 'form': it has tightened"):
+        relax(network_problem(), "perspective")
+
+
+@pytest.mark.parametrize("solver", ["branch-and-bound", "highs"])
+def test_progress_is_told_when_the_root_suffices(solver):
+    told = []
+    problem = layer_problem(0)
+    found = solve(problem, solver=solver, cardinality=0, on_progress=told.append)
+    assert (len(told), found.nodes) == (1, 1)
+    assert told[0].objective == pytest.approx(problem.constant)
+
+
+@pytest.mark.parametrize("loss", ["l1", "squared"])
+def test_progress_of_networks_is_told_at_once(loss):
+    told = []
+    solve(replace(network_problem(), loss=loss), on_progress=told.append)
+    assert told
+
+
+@pytest.mark.parametrize("limit", [-1, 6, 2.5, float("nan"), float("inf"), "2"])
+@pytest.mark.parametrize("ask", [solve, relax])
+def test_a_cardinality_is_from_none_to_all_groups(ask, limit):
+    with pytest.raises(InputError, match="cardinality must be a whole number from 0 to 5, the num"):
+        ask(layer_problem(0), cardinality=limit)
+    for fine in (0, 5, np.int32(3), 3.0):
+        assert ask(layer_problem(0), cardinality=fine).kept <= fine
 
 
 def test_what_is_no_problem_is_refused():

@@ -30,7 +30,6 @@ from formulations.solving.node import Node, Relaxation
 from formulations.solving.result import (
     Progress,
     Solution,
-    Status,
     check_cardinality,
     check_positive,
     judge,
@@ -130,6 +129,7 @@ def relax(
     extraction: str = "none",
     cardinality: int | None = None,
     tolerance: float = 1e-8,
+    seconds: float | Deadline = float("inf"),
 ) -> Solution:
     """Solve the relaxation of the root alone.
 
@@ -139,6 +139,8 @@ def relax(
         As in :func:`solve`.
     tolerance : float
         Ten times the relative precision of the relaxation.
+    seconds : float or Deadline
+        Time limit, positive. When it is over, or on Ctrl-C, the bound is Fenchel's at no weights.
 
     Returns
     -------
@@ -147,17 +149,20 @@ def relax(
         with an indicator above ½, ``weights`` their refit.
     """
     check_positive("tolerance", tolerance)
-    deadline, units = Deadline(), InUnits.of(problem)
+    deadline, units = Deadline.of(seconds), InUnits.of(problem)
     stated, most, inner = _begin(units.problem, extraction, cardinality, deadline)
     make = IndicatorNewton if inner.plain else choose_relaxation(inner, extraction)
     root = Node.root(problem.groups)
-    make(inner, most, 0.1 * tolerance).evaluate([root], np.inf)
+    relaxation = make(inner, most, 0.1 * tolerance)
+    relaxation.pause = deadline.check
+    status = attempt(lambda: relaxation.evaluate([root], np.inf))
+    bound = root.bound if np.isfinite(root.bound) else _at_no_weights(inner)
     support = root.indicator > 0.5
     return units.solution(
         Solution(
-            objective=root.bound,
-            bound=root.bound,
-            status=Status.OPTIMAL,
+            objective=bound,
+            bound=bound,
+            status=status,
             support=support,
             weights=refit(stated, support),
             nodes=1,

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from formulations.arrays import BoolArray
 from formulations.errors import InputError
+from formulations.solving.deadline import Deadline
+from formulations.solving.result import Status
 from formulations.symbolic.catalogue import find
+from mipprune.analysis.compare.comparison import Comparison, Job
 from mipprune.analysis.compare.rows import Chosen, make_row
-from mipprune.config.compare import CompareConfig
 from mipprune.data.registry import load
 from mipprune.models.catalogue import names
 from mipprune.models.registry import build
@@ -26,9 +26,7 @@ from mipprune.structure.groups import find_groups
 from mipprune.structure.widths import best_widths, kept_groups
 
 
-def compare_budget(
-    source: str, config: CompareConfig, report: Callable[[str], None] = lambda name: None
-) -> dict[str, Any]:
+def budget_jobs(source: str, comparison: Comparison) -> list[Job]:
     """Which widths meet ``config.macs``: the MILP, the same share everywhere, one threshold.
 
     The objective is the keep-score lost, the sum of ‖w‖₂ of the removed groups over that of all.
@@ -38,49 +36,50 @@ def compare_budget(
     source : str
         A model's name, for fresh weights and images of CIFAR's or ImageNet's size, or a
         checkpoint's folder.
-    config : CompareConfig
-    report : callable
+    comparison : Comparison
+        To which the jobs add their rows.
 
     Raises
     ------
     InputError
         Unknown model or checkpoint; a budget that no widths meet (the nearest is named).
     """
+    config = comparison.config
     network, shape = _network(source, config.seed)
     groups = find_groups(network, shape)
     cost = Cost(network, groups, shape)
     penalty = GroupPenalty(network, groups, find("square").term())
     scores = penalty.norms()[0].double().numpy()
-    report("exact")
-    ranked, solution, _ = best_widths(
-        cost, scores, "macs", config.macs, time_limit=config.time_limit, gap=config.tolerance
-    )
     everything = float(scores.sum())
-    bound = (everything - solution.bound) / everything
-    exact = Chosen(bound, kept_groups(ranked, solution.widths))
+    found: dict[str, Chosen] = {}
 
     def lost(kept: BoolArray) -> float:
         return float(scores[~kept].sum()) / everything
 
-    value = lost(exact.support)
-    rows = [
-        make_row(
-            "exact", value, exact.support, exact=exact, bound=exact.bound, gap=solution.gap,
-            seconds=solution.seconds, nodes=solution.nodes, status=solution.status,
+    def exact(deadline: Deadline) -> Status:
+        ranked, solution, _ = best_widths(
+            cost, scores, "macs", config.macs, time_limit=deadline.seconds, gap=config.tolerance
         )
-    ]  # fmt: skip
-    target = (scores, "macs", config.macs)
-    for name, work in (
-        ("uniform", lambda: uniform(cost, *target)),
-        ("threshold", lambda: lowest_removed(cost, *target)),
-    ):
-        report(name)
-        start = time.perf_counter()
-        kept = work()
-        seconds = time.perf_counter() - start
-        gap = lost(kept) - value
-        rows.append(make_row(name, lost(kept), kept, exact=exact, gap=gap, seconds=seconds))
-    return {"rows": rows, "progress": [], "sweep": []}
+        kept = kept_groups(ranked, solution.widths)
+        bound = (everything - solution.bound) / everything
+        found["exact"] = Chosen(lost(kept), bound, kept)
+        comparison.rows.append(
+            make_row(
+                "exact", lost(kept), kept, exact=found["exact"], bound=bound,
+                seconds=solution.seconds, nodes=solution.nodes, status=solution.status,
+            )
+        )  # fmt: skip
+        return solution.status
+
+    def other(name: str, allocate: Callable[..., BoolArray]) -> Job:
+        def work(deadline: Deadline) -> None:
+            kept = allocate(cost, scores, "macs", config.macs)
+            row = make_row(name, lost(kept), kept, exact=found["exact"], seconds=deadline.elapsed)
+            comparison.rows.append(row)
+
+        return Job(name, work)
+
+    return [Job("exact", exact), other("uniform", uniform), other("threshold", lowest_removed)]
 
 
 def _network(source: str, seed: int) -> tuple[torch.nn.Module, tuple[int, ...]]:

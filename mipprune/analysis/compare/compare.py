@@ -7,9 +7,10 @@ from typing import Any
 
 from formulations.errors import InputError
 from formulations.relu.toys import TOYS
-from mipprune.analysis.compare.budgets import compare_budget
-from mipprune.analysis.compare.layers import compare_layer
-from mipprune.analysis.compare.networks import compare_toy
+from mipprune.analysis.compare.budgets import budget_jobs
+from mipprune.analysis.compare.comparison import Comparison, Job
+from mipprune.analysis.compare.layers import layer_jobs
+from mipprune.analysis.compare.networks import toy_jobs
 from mipprune.analysis.compare.problems import load_problem
 from mipprune.config.compare import CompareConfig
 from mipprune.config.overrides import as_config
@@ -29,8 +30,9 @@ def compare(
         ``layer:FILE.npz``, ``layer:generated``, ``layer:CHECKPOINT:LAYER``, ``xor``, ``toy-mlp``,
         ``budget:MODEL`` or ``budget:CHECKPOINT``.
     config : CompareConfig or mapping, optional
+        Its time limit is that of every row, and of every point of a curve.
     report : callable
-        Called with what is being worked on.
+        Called with what is being worked on: the share of the work that is done, the time so far.
     **settings
         In place of those of ``config``: ``compare("layer:generated", groups=12)``.
 
@@ -38,8 +40,9 @@ def compare(
     -------
     dict
         ``problem`` (the source), ``rows``, one a way of pruning
-        (:mod:`mipprune.analysis.compare.rows`), ``progress`` of the exact solve and ``sweep``, the
-        trade-off curve, where asked for.
+        (:mod:`mipprune.analysis.compare.rows`), ``progress`` of the exact solve, ``front`` and
+        ``sweep``, the trade-off curves, where asked for, and ``interrupted``: whether Ctrl-C came,
+        and what was found until then is all there is.
 
     Raises
     ------
@@ -47,16 +50,23 @@ def compare(
         In one line: an unknown problem, or what is wrong with it.
     """
     config = as_config(CompareConfig, config, settings)
+    work, interrupted = Comparison(config, report), False
+    try:
+        work.run(_jobs(source, work))
+    except KeyboardInterrupt:
+        interrupted = True
+    return {"problem": source, **work.found(), "interrupted": interrupted}
+
+
+def _jobs(source: str, work: Comparison) -> list[Job]:
     kind, _, rest = source.partition(":")
     if source in TOYS:
-        found = compare_toy(source, config, report)
-    elif kind == "layer" and rest:
-        found = compare_layer(load_problem(source, config), config, report)
-    elif kind == "budget" and rest:
-        found = compare_budget(rest, config, report)
-    else:
-        raise InputError(
-            f"unknown problem {source!r}: {', '.join(TOYS)}, layer:FILE.npz, layer:generated, "
-            "layer:CHECKPOINT:LAYER or budget:MODEL"
-        )
-    return {"problem": source, **found}
+        return toy_jobs(source, work)
+    if kind == "layer" and rest:
+        return layer_jobs(load_problem(source, work.config), work)
+    if kind == "budget" and rest:
+        return budget_jobs(rest, work)
+    raise InputError(
+        f"unknown problem {source!r}: {', '.join(TOYS)}, layer:FILE.npz, layer:generated, "
+        "layer:CHECKPOINT:LAYER or budget:MODEL"
+    )

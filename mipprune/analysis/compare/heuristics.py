@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -14,6 +13,7 @@ from formulations.arrays import BoolArray, FloatArray
 from formulations.layer.problem import LayerProblem
 from formulations.layer.refit import refit
 from formulations.numerics.proximal_gradient import accelerated
+from formulations.solving.deadline import Deadline, Stopped
 from mipprune.penalties.group_penalty import GroupPenalty
 from mipprune.structure.groups import Groups, Member
 
@@ -22,11 +22,11 @@ _LASSO_STEPS = 60
 Point = TypeVar("Point", FloatArray, torch.Tensor)
 
 
-def train_spr(problem: LayerProblem, time_limit: float, lam: float = 1.0) -> FloatArray:
+def train_spr(problem: LayerProblem, deadline: Deadline, lam: float = 1.0) -> FloatArray:
     """Minimise loss + λ·Σ h in PyTorch by accelerated proximal gradient with the trainer's penalty.
 
     FISTA (Beck & Teboulle 2009) with adaptive restart (O'Donoghue & Candès 2015), in float64;
-    the weights, (D, O).
+    the weights, (D, O), as far as they came when the time is over.
     """
     weight = nn.Parameter(torch.zeros(problem.cross.shape, dtype=torch.float64))
     owner = np.repeat(np.arange(problem.groups), problem.block)
@@ -44,7 +44,7 @@ def train_spr(problem: LayerProblem, time_limit: float, lam: float = 1.0) -> Flo
 
     with torch.no_grad():
         weight.copy_(
-            _until(time_limit, lambda w: curvature @ w - cross, prox, torch.zeros_like(cross), step)
+            _until(deadline, lambda w: curvature @ w - cross, prox, torch.zeros_like(cross), step)
         )
     return weight.detach().numpy()
 
@@ -54,7 +54,7 @@ def _step(problem: LayerProblem) -> float:
 
 
 def _until(
-    time_limit: float,
+    deadline: Deadline,
     gradient: Callable[[Point], Point],
     prox: Callable[[Point], Point],
     start: Point,
@@ -62,7 +62,6 @@ def _until(
     tolerance: float = 1e-10,
 ) -> Point:
     """Accelerated descent that ends, where it is, when the time is over."""
-    end = time.perf_counter() + time_limit
     last = start
 
     def remembering(point: Point) -> Point:
@@ -70,18 +69,19 @@ def _until(
         last = prox(point)
         return last
 
-    def pause() -> None:
-        if time.perf_counter() > end:
-            raise TimeoutError
-
     try:
-        return accelerated(gradient, remembering, start, step, tolerance=tolerance, pause=pause)
-    except TimeoutError:
+        return accelerated(
+            gradient, remembering, start, step, tolerance=tolerance, pause=deadline.check
+        )
+    except Stopped:
         return last
 
 
-def group_lasso(problem: LayerProblem, most: int, time_limit: float) -> BoolArray:
-    """Group lasso with the same φ, over a path of weights; the best support after refit."""
+def group_lasso(problem: LayerProblem, most: int, deadline: Deadline) -> BoolArray:
+    """Group lasso with the same φ, over a path of weights; the best support after refit.
+
+    The path begins with the fewest groups, and ends where it is when the time is over.
+    """
     term, step = problem.term, _step(problem)
     largest = float(np.linalg.norm(problem.by_group(problem.cross), axis=1).max())
     best = _Best(problem, most)
@@ -96,27 +96,36 @@ def group_lasso(problem: LayerProblem, most: int, time_limit: float) -> BoolArra
             return term.shrinkage_prox(shrunk, step).reshape(point.shape)
 
         weights = _until(
-            time_limit / _LASSO_STEPS,
+            deadline,
             *(lambda w: problem.curvature @ w - problem.cross, prox, weights, step, 1e-7),
         )
         best.offer((problem.by_group(weights) != 0).any(axis=1))
+        if deadline.over:
+            break
     return best.support
 
 
-def magnitude(problem: LayerProblem, most: int) -> BoolArray:
+def magnitude(problem: LayerProblem, most: int, deadline: Deadline) -> BoolArray:
     """Largest ‖W_j‖ of the dense solution; the best number of them after refit."""
     dense = refit(problem, np.ones(problem.groups, bool))
-    return best_count(problem, most, np.linalg.norm(problem.by_group(dense), axis=1))
+    return best_count(problem, most, np.linalg.norm(problem.by_group(dense), axis=1), deadline)
 
 
-def best_count(problem: LayerProblem, most: int, scores: FloatArray) -> BoolArray:
-    """The best number, up to ``most``, of the best-scored groups after refit: a (G,) bool array."""
+def best_count(
+    problem: LayerProblem, most: int, scores: FloatArray, deadline: Deadline
+) -> BoolArray:
+    """The best number, up to ``most``, of the best-scored groups after refit: a (G,) bool array.
+
+    Of those numbers, from 0 on, that were tried when the time is over.
+    """
     order = np.argsort(-scores)
     best = _Best(problem, most)
     for count in range(most + 1):
         support = np.zeros(problem.groups, bool)
         support[order[:count]] = True
         best.offer(support)
+        if deadline.over:
+            break
     return best.support
 
 

@@ -6,208 +6,212 @@ trainer's own penalty: it must reach that relaxation's value and stay below the 
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from formulations.api import relax, solve
+from formulations.arrays import BoolArray
 from formulations.errors import InputError
 from formulations.layer.big_m import bounded
 from formulations.layer.problem import LayerProblem
 from formulations.layer.refit import refit
 from formulations.layer.solvers import branch_and_bound
-from formulations.solving.result import Progress, Solution, check_cardinality, relative_gap
+from formulations.solving.deadline import Deadline
+from formulations.solving.result import Progress, Solution, Status, check_cardinality
+from mipprune.analysis.compare.comparison import Comparison, Job
 from mipprune.analysis.compare.heuristics import best_count, group_lasso, magnitude, train_spr
-from mipprune.analysis.compare.rows import make_row, solution_row
-from mipprune.config.compare import CompareConfig
+from mipprune.analysis.compare.rows import ended, make_row, solution_row
 
 _EXTRACTIONS = ("schur", "ascent", "sdp")
 # prices of a sweep, as multiples of the problem's own
 _SPREAD = 30.0
+# and the one at which the limit on the number of groups decides how many there are
+_FREE = 1e-3
 
 
-def compare_layer(
-    problem: LayerProblem,
-    config: CompareConfig,
-    report: Callable[[str], None] = lambda name: None,
-) -> dict[str, Any]:
-    """Solve, relax, train: one row a way of pruning.
+def layer_jobs(problem: LayerProblem, comparison: Comparison) -> list[Job]:
+    """Solve, relax, train: one row a way of pruning; then the trade-off curves, where asked for.
 
     Parameters
     ----------
     problem : LayerProblem
-    config : CompareConfig
-        Solver, tolerance, time limit, λ, and how many prices to sweep.
-    report : callable
-        Called with what is being worked on.
-
-    Returns
-    -------
-    dict
-        ``rows`` (:func:`mipprune.analysis.compare.rows.make_row`), ``progress`` (seconds,
-        objective, bound and nodes of the exact solve) and ``sweep`` (:func:`sweep_prices`; empty
-        without one).
+    comparison : Comparison
+        To which the jobs add their rows. Of its settings solver, tolerance, λ, cardinality and how
+        many prices to sweep are heard.
     """
-    problem = bounded(problem)
-    progress: list[dict[str, float]] = []
+    work = _LayerWork(bounded(problem), comparison)
+    return work.rows() + work.curves()
 
-    def follow(state: Progress) -> None:
-        progress.append(
+
+class _LayerWork:
+    """The jobs of one layer problem, and the exact solution once it is known."""
+
+    def __init__(self, problem: LayerProblem, comparison: Comparison) -> None:
+        self.problem, self.comparison, self.config = problem, comparison, comparison.config
+        self.most = check_cardinality(self.config.cardinality, problem.groups)
+        # a support without prices: of loss and shrinkage alone
+        self.nothing = np.zeros(problem.groups, bool)
+        self.exact: Solution
+
+    def rows(self) -> list[Job]:
+        """The exact row first: all others are compared with it."""
+        jobs = [Job("exact", self._exact)]
+        limits = {"cardinality": self.config.cardinality}
+        plain = self.problem.plain
+        jobs.append(self._relaxation("big-m-relaxation", relax, form="big-m", **limits))
+        if plain:
+            jobs.append(
+                self._relaxation("perspective-relaxation", branch_and_bound.relax, **limits)
+            )
+        else:
+            jobs.append(self._relaxation("perspective-relaxation", relax, **limits))
+        jobs += [
+            self._relaxation(
+                f"perspective+{rule}", branch_and_bound.relax, extraction=rule, **limits
+            )
+            for rule in (_EXTRACTIONS if plain else ())
+        ]
+        jobs.append(Job("spr-trained", self._trained))
+        choices: dict[str, Callable[[Deadline], BoolArray]] = {
+            f"spr λ={lam:g}, ranked": partial(self._ranked, lam=lam) for lam in self.config.lam
+        }
+        choices["group-lasso"] = partial(group_lasso, self.problem, self.most)
+        choices["magnitude"] = partial(magnitude, self.problem, self.most)
+        return jobs + [self._choice(name, choose) for name, choose in choices.items()]
+
+    def curves(self) -> list[Job]:
+        """The exact solution for every number of groups, and exact and relaxed ones over prices."""
+        # nested indicators have more prices than one
+        if not self.config.sweep or self.problem.term.blocks is not None:
+            return []
+        numbers = range(self.most + 1)
+        factors = np.geomspace(1 / _SPREAD, _SPREAD, self.config.sweep).tolist()
+        return [
+            *(Job(f"{kept} groups", partial(self._of_number, kept)) for kept in numbers),
+            *(Job(f"price × {factor:.3g}", partial(self._at_price, factor)) for factor in factors),
+        ]
+
+    def _solve(
+        self,
+        problem: LayerProblem,
+        deadline: Deadline,
+        most: int | None,
+        follow: Callable[[Progress], None] | None = None,
+    ) -> Solution:
+        solver = self.config.solver
+        return solve(
+            problem,
+            solver=solver,
+            gap=self.config.tolerance,
+            seconds=deadline.seconds,
+            cardinality=most,
+            on_progress=None if solver == "scip" else follow,
+        )
+
+    def _exact(self, deadline: Deadline) -> Status:
+        work = self.comparison
+        self.exact = self._solve(self.problem, deadline, self.config.cardinality, work.follow)
+        work.follow(
+            Progress(self.exact.objective, self.exact.bound, self.exact.nodes, self.exact.seconds)
+        )
+        work.rows.append(solution_row("exact", self.exact, self.exact))
+        return self.exact.status
+
+    def _relaxation(self, name: str, solver: Callable[..., Solution], **options: Any) -> Job:
+        def work(deadline: Deadline) -> Status | None:
+            try:
+                solution = solver(self.problem, seconds=deadline.seconds, **options)
+            except (InputError, RuntimeError):
+                if options.get("extraction") != "sdp":
+                    raise
+                # the semidefinite program: too large, its solver not installed, or at a loss
+                return None
+            self.comparison.rows.append(solution_row(name, solution, self.exact))
+            return solution.status
+
+        return Job(name, work)
+
+    def _trained(self, deadline: Deadline) -> None:
+        """At λ = 1 the relaxation itself."""
+        problem = self.problem
+        weights = train_spr(problem, deadline)
+        self.comparison.rows.append(
+            make_row(
+                "spr-trained",
+                problem.relaxed_objective(weights),
+                problem.term.keep(problem.by_group(weights)) > 0.5,
+                exact=self.exact,
+                bound=problem.dual_bound(weights),
+                seconds=deadline.elapsed,
+                status=ended(deadline, "trained"),
+            )
+        )
+
+    def _ranked(self, deadline: Deadline, lam: float) -> BoolArray:
+        """Trained at λ, the best number of the groups as y ranks them."""
+        problem = self.problem
+        weights = train_spr(problem, deadline, lam)
+        scores = problem.term.uncapped_indicator(*problem.term.measure(problem.by_group(weights)))
+        return best_count(problem, self.most, scores, deadline)
+
+    def _choice(self, name: str, choose: Callable[[Deadline], BoolArray]) -> Job:
+        def work(deadline: Deadline) -> None:
+            support = choose(deadline)
+            self.comparison.rows.append(
+                make_row(
+                    name,
+                    self.problem.objective(refit(self.problem, support), support),
+                    support,
+                    exact=self.exact,
+                    seconds=deadline.elapsed,
+                    status=ended(deadline),
+                )
+            )
+
+        return Job(name, work)
+
+    def _of_number(self, kept: int, deadline: Deadline) -> Status:
+        """A point of the front: prices, which reach its convex hull alone, hardly count."""
+        free = self._priced(_FREE)
+        exact = self._solve(free, deadline, kept)
+        self.comparison.front.append(
             {
-                "seconds": state.seconds,
-                "objective": state.objective,
-                "bound": state.bound,
-                "nodes": state.nodes,
+                "kept": exact.kept,
+                "loss": free.objective(exact.weights, self.nothing),
+                "gap": exact.gap,
             }
         )
-        report(
-            f"exact: incumbent {state.objective:.6g}, bound {state.bound:.6g}, gap "
-            f"{state.gap:.2%}, {state.nodes} nodes, {state.seconds:.0f} s"
-        )
+        return exact.status
 
-    report("exact")
-    exact = _solve(problem, config, follow)
-    progress.append(
-        {
-            "seconds": exact.seconds,
-            "objective": exact.objective,
-            "bound": exact.bound,
-            "nodes": exact.nodes,
-        }
-    )
-    rows = [solution_row("exact", exact, exact)]
-    for name, solution in _relaxations(problem, config, report):
-        rows.append(solution_row(name, solution, exact))
-    rows += _trained(problem, config, exact, report)
-    most = check_cardinality(config.cardinality, problem.groups)
-    heuristics = {
-        "group-lasso": lambda: group_lasso(problem, most, config.time_limit),
-        "magnitude": lambda: magnitude(problem, most),
-    }
-    for name, work in heuristics.items():
-        report(name)
-        start = time.perf_counter()
-        support = work()
-        objective = problem.objective(refit(problem, support), support)
-        seconds = time.perf_counter() - start
-        rows.append(make_row(name, objective, support, exact=exact, seconds=seconds))
-    return {"rows": rows, "progress": progress, "sweep": sweep_prices(problem, config, report)}
-
-
-def _solve(
-    problem: LayerProblem, config: CompareConfig, follow: Callable[[Progress], None] | None = None
-) -> Solution:
-    return solve(
-        problem,
-        solver=config.solver,
-        gap=config.tolerance,
-        seconds=config.time_limit,
-        cardinality=config.cardinality,
-        on_progress=None if config.solver == "scip" else follow,
-    )
-
-
-def _relaxations(
-    problem: LayerProblem, config: CompareConfig, report: Callable[[str], None]
-) -> Iterator[tuple[str, Solution]]:
-    limits: dict[str, Any] = {"seconds": config.time_limit, "cardinality": config.cardinality}
-    report("big-m-relaxation")
-    yield "big-m-relaxation", relax(problem, "big-m", **limits)
-    report("perspective-relaxation")
-    if problem.plain:
-        yield (
-            "perspective-relaxation",
-            branch_and_bound.relax(problem, cardinality=config.cardinality),
-        )
-    else:
-        yield "perspective-relaxation", relax(problem, "perspective", **limits)
-    if not problem.plain:
-        return
-    for rule in _EXTRACTIONS:
-        name = f"perspective+{rule}"
-        report(name)
-        try:
-            relaxed = branch_and_bound.relax(
-                problem, extraction=rule, cardinality=config.cardinality
-            )
-        except (InputError, RuntimeError):
-            # the semidefinite program: too large, its solver not installed, or at a loss
-            continue
-        yield name, relaxed
-
-
-def _trained(
-    problem: LayerProblem, config: CompareConfig, exact: Solution, report: Callable[[str], None]
-) -> Iterator[dict[str, Any]]:
-    """At λ = 1 the relaxation itself; for every configured λ the best number of the ranked groups.
-
-    They rank by y.
-    """
-    report("spr-trained")
-    start = time.perf_counter()
-    weights = train_spr(problem, config.time_limit)
-    value, bound = problem.relaxed_objective(weights), problem.dual_bound(weights)
-    yield make_row(
-        "spr-trained",
-        value,
-        problem.term.keep(problem.by_group(weights)) > 0.5,
-        exact=exact,
-        bound=bound,
-        gap=relative_gap(value, bound),
-        seconds=time.perf_counter() - start,
-        status="trained",
-    )
-    for lam in config.lam:
-        report(f"spr λ={lam:g}")
-        start = time.perf_counter()
-        weights = train_spr(problem, config.time_limit, lam)
-        scores = problem.term.uncapped_indicator(*problem.term.measure(problem.by_group(weights)))
-        most = check_cardinality(config.cardinality, problem.groups)
-        support = best_count(problem, most, scores)
-        objective = problem.objective(refit(problem, support), support)
-        seconds = time.perf_counter() - start
-        yield make_row(f"spr λ={lam:g}, ranked", objective, support, exact=exact, seconds=seconds)
-
-
-def sweep_prices(
-    problem: LayerProblem, config: CompareConfig, report: Callable[[str], None]
-) -> list[dict[str, float]]:
-    """The trade-off curve: loss against kept groups over prices, exact and relaxed.
-
-    Returns
-    -------
-    list of dict
-        ``price`` (times the problem's own), ``exact_kept``, ``exact_loss``, ``exact_gap`` of the
-        MIP, ``relaxed_kept`` (Σ y), ``relaxed_loss`` of the trained relaxation, and
-        ``rounded_kept``, ``rounded_loss`` of its support at y > ½ after a refit. A cardinality
-        limits the exact and the rounded support, not the relaxation.
-    """
-    points: list[dict[str, float]] = []
-    if problem.term.blocks is not None:
-        return points
-    for factor in np.geomspace(1 / _SPREAD, _SPREAD, config.sweep) if config.sweep else ():
-        report(f"price × {factor:.3g}")
-        priced = replace(problem, term=problem.term.priced(factor * problem.term.price))
-        exact = _solve(priced, config)
-        weights = train_spr(priced, config.time_limit)
+    def _at_price(self, factor: float, deadline: Deadline) -> Status:
+        """A point of the sweep. A cardinality limits the choices, not the relaxation."""
+        priced = self._priced(factor)
+        exact = self._solve(priced, deadline, self.config.cardinality)
+        weights = train_spr(priced, Deadline(deadline.seconds, deadline.clock))
         keep = priced.term.keep(priced.by_group(weights))
-        most = check_cardinality(config.cardinality, problem.groups)
-        first = np.zeros(problem.groups, bool)
-        first[np.argsort(-keep)[:most]] = True
+        first = np.zeros(priced.groups, bool)
+        first[np.argsort(-keep)[: self.most]] = True
         rounded = (keep > 0.5) & first
-        points.append(
+        prices = priced.term.prices(keep)
+        self.comparison.sweep.append(
             {
                 "price": float(factor),
                 "exact_kept": exact.kept,
-                "exact_loss": priced.loss(exact.weights),
+                "exact_loss": priced.objective(exact.weights, self.nothing),
                 "exact_gap": exact.gap,
                 "relaxed_kept": float(keep.sum()),
-                "relaxed_loss": priced.loss(weights),
+                "relaxed_loss": priced.relaxed_objective(weights) - prices,
                 "rounded_kept": int(rounded.sum()),
-                "rounded_loss": priced.loss(refit(priced, rounded)),
+                "rounded_loss": priced.objective(refit(priced, rounded), self.nothing),
             }
         )
-    return points
+        return exact.status
+
+    def _priced(self, factor: float) -> LayerProblem:
+        return replace(
+            self.problem, term=self.problem.term.priced(factor * self.problem.term.price)
+        )

@@ -7,11 +7,8 @@ objective, loss + price for every kept unit. In ``select`` the weights of the ne
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,9 +19,11 @@ from formulations.relu.network import Network, Support
 from formulations.relu.problems import Selection, Training
 from formulations.relu.solve import relax, solve
 from formulations.relu.toys import Toy, find_toy
-from formulations.solving.result import Progress, relative_gap
+from formulations.solving.deadline import Deadline
+from formulations.solving.result import Progress, Status
 from formulations.symbolic.catalogue import find
-from mipprune.analysis.compare.rows import Chosen, make_row
+from mipprune.analysis.compare.comparison import Comparison, Job
+from mipprune.analysis.compare.rows import Chosen, ended, make_row
 from mipprune.config.compare import CompareConfig
 from mipprune.models.relu_networks import from_torch, to_torch
 from mipprune.penalties.group_penalty import GroupPenalty
@@ -33,140 +32,135 @@ from mipprune.structure.groups import Groups, Member
 STEPS, _RATE = 2000, 0.02
 
 
-def compare_toy(
-    name: str,
-    config: CompareConfig,
-    report: Callable[[str], None] = lambda name: None,
-    steps: int = STEPS,
-) -> dict[str, Any]:
-    """Rows, progress and sweep of a toy.
+def toy_jobs(name: str, comparison: Comparison, steps: int = STEPS) -> list[Job]:
+    """Rows and sweep of a toy.
 
     Parameters
     ----------
     name : str
         One of :data:`formulations.relu.toys.TOYS`.
-    config : CompareConfig
-    report : callable
-        Called with what is being worked on.
+    comparison : Comparison
+        To which the jobs add their rows.
     steps : int
         Of every training by a heuristic.
-
-    Returns
-    -------
-    dict
-        As that of :func:`mipprune.analysis.compare.layers.compare_layer`.
     """
-    toy = find_toy(name)
-    problem = _problem(toy, config, config.unit_price)
-    progress: list[dict[str, float]] = []
+    work = _ToyWork(find_toy(name), comparison, steps)
+    factors = np.geomspace(0.1, 30.0, comparison.config.sweep).tolist()
+    return [
+        Job("exact", work.exact),
+        Job("big-m-relaxation", partial(work.relaxed, "big-m-relaxation", False)),
+        Job("tightened-relaxation", partial(work.relaxed, "tightened-relaxation", True)),
+        *(
+            Job(title, partial(work.trained, title, kind, lam))
+            for title, kind, lam in (
+                *((f"spr λ={lam:g}", "square", lam) for lam in comparison.config.lam),
+                ("group-lasso", "lasso", 1.0),
+                ("magnitude", "none", 0.0),
+            )
+        ),
+        *(Job(f"price × {factor:.3g}", partial(work.at_price, factor)) for factor in factors),
+    ]
 
-    def follow(state: Progress) -> None:
-        progress.append(vars(state).copy())
-        report(
-            f"exact: incumbent {state.objective:.6g}, bound {state.bound:.6g}, {state.nodes} nodes"
-        )
 
-    report("exact")
-    exact = solve(problem, gap=config.tolerance, seconds=config.time_limit, on_progress=follow)
-    progress.append(
-        {name: getattr(exact, name) for name in ("objective", "bound", "nodes", "seconds")}
-    )
-    flat = Chosen(exact.bound, np.concatenate(exact.support))
-    rows = [
-        make_row(
-            "exact", exact.objective, flat.support, exact=flat, bound=exact.bound, gap=exact.gap,
-            seconds=exact.seconds, nodes=exact.nodes, status=exact.status,
+class _ToyWork:
+    """The jobs of one toy, and its exact solution once it is known."""
+
+    def __init__(self, toy: Toy, comparison: Comparison, steps: int) -> None:
+        self.toy, self.comparison, self.config = toy, comparison, comparison.config
+        self.steps = steps
+        self.problem = _problem(toy, self.config, self.config.unit_price)
+        self.known: Chosen
+
+    def exact(self, deadline: Deadline) -> Status:
+        """The row that all others are compared with."""
+        work = self.comparison
+        found = solve(
+            self.problem,
+            gap=self.config.tolerance,
+            seconds=deadline.seconds,
+            on_progress=work.follow,
         )
-    ]  # fmt: skip
-    for tightened, title in ((False, "big-m-relaxation"), (True, "tightened-relaxation")):
-        report(title)
-        relaxed = relax(problem, tightened=tightened)
-        rows.append(
+        work.follow(Progress(found.objective, found.bound, found.nodes, found.seconds))
+        self.known = Chosen(found.objective, found.bound, np.concatenate(found.support))
+        work.rows.append(
             make_row(
-                title, relaxed.objective, np.concatenate(relaxed.support), exact=flat,
-                bound=relaxed.bound, gap=relative_gap(exact.objective, relaxed.bound),
-                seconds=relaxed.seconds, status=relaxed.status,
+                "exact", found.objective, self.known.support, exact=self.known,
+                bound=found.bound, seconds=found.seconds, nodes=found.nodes, status=found.status,
             )
         )  # fmt: skip
-    for title, work in _heuristics(problem, toy, config, steps):
-        report(title)
-        start = time.perf_counter()
-        objective, support = work()
-        seconds = time.perf_counter() - start
-        rows.append(
-            make_row(title, objective, np.concatenate(support), exact=flat, seconds=seconds)
-        )
-    return {"rows": rows, "progress": progress, "sweep": _sweep(toy, config, report)}
+        return found.status
 
+    def relaxed(self, title: str, tightened: bool, deadline: Deadline) -> Status:
+        """The linear relaxation, its bounds tightened or not."""
+        found = relax(self.problem, tightened=tightened, seconds=deadline.seconds)
+        self.comparison.rows.append(
+            make_row(
+                title, found.objective, np.concatenate(found.support), exact=self.known,
+                bound=found.bound, seconds=found.seconds, status=found.status,
+            )
+        )  # fmt: skip
+        return found.status
 
-def _problem(toy: Toy, config: CompareConfig, price: float) -> Selection | Training:
-    if toy.network is None:
-        return Training(toy.inputs, toy.targets, toy.hidden, loss=config.loss, price=price)
-    return Selection(toy.network, toy.inputs, toy.targets, loss=config.loss, price=price)
+    def trained(self, title: str, kind: str, lam: float, deadline: Deadline) -> None:
+        """Units as training with a penalty ranks them."""
+        objective, support = self._by_training(kind, lam, deadline)
+        self.comparison.rows.append(
+            make_row(
+                title, objective, np.concatenate(support), exact=self.known,
+                seconds=deadline.elapsed, status=ended(deadline),
+            )
+        )  # fmt: skip
 
-
-def _sweep(
-    toy: Toy, config: CompareConfig, report: Callable[[str], None]
-) -> list[dict[str, float]]:
-    """Loss against kept units over prices: exact, and what rounding the relaxation gives."""
-    points = []
-    for factor in np.geomspace(0.1, 30.0, config.sweep) if config.sweep else ():
-        report(f"price × {factor:.3g}")
-        problem = _problem(toy, config, factor * config.unit_price)
-        exact = solve(problem, gap=config.tolerance, seconds=config.time_limit)
-        relaxed = relax(problem)
-        y = np.concatenate(relaxed.indicator)
-        paid = factor * config.unit_price
-        points.append(
+    def at_price(self, factor: float, deadline: Deadline) -> Status:
+        """Loss against kept units: exact, and what rounding the relaxation gives."""
+        paid = factor * self.config.unit_price
+        problem = _problem(self.toy, self.config, paid)
+        exact = solve(problem, gap=self.config.tolerance, seconds=deadline.seconds)
+        found = relax(problem, seconds=deadline.seconds)
+        y = np.concatenate(found.indicator)
+        self.comparison.sweep.append(
             {
                 "price": float(factor),
                 "exact_kept": exact.kept,
                 "exact_loss": exact.loss,
                 "exact_gap": exact.gap,
                 "relaxed_kept": float(y.sum()),
-                "relaxed_loss": relaxed.objective - paid * float(y.sum()),
+                "relaxed_loss": found.objective - paid * float(y.sum()),
                 "rounded_kept": int((y > 0.5).sum()),
-                "rounded_loss": relaxed.rounded - paid * int((y > 0.5).sum()),
+                "rounded_loss": found.rounded - paid * int((y > 0.5).sum()),
             }
         )
-    return points
+        return exact.status
+
+    def _by_training(self, kind: str, lam: float, deadline: Deadline) -> tuple[float, Support]:
+        """Train with a penalty from several starts; the best number of the best-ranked units.
+
+        ``square`` is SPR's term with the exact problem's price as c; ``lasso`` pays the norm alone;
+        ``none`` trains (or takes the trained network) as it is and ranks by magnitude. When the
+        time is over a training ends where it is, and no further start is made.
+        """
+        toy, config = self.toy, self.config
+        best = (np.inf, tuple(np.zeros(units, bool) for units in toy.hidden))
+        restarts = 1 if kind == "none" and toy.network is not None else config.restarts
+        for restart in range(restarts):
+            torch.manual_seed(config.seed + restart)
+            module = to_torch(toy.network) if toy.network else _fresh(toy)
+            penalty = _penalty(module, toy, config, kind, lam)
+            if kind != "none" or toy.network is None:
+                _fit(module, toy, config.loss, penalty, self.steps, deadline)
+            trained = from_torch(module)
+            network = toy.network or trained
+            found = _best_count(self.problem, network, _scores(trained))
+            best = min(best, found, key=lambda pair: pair[0])
+            if deadline.over:
+                break
+        return best
 
 
-def _heuristics(
-    problem: Selection | Training, toy: Toy, config: CompareConfig, steps: int
-) -> Iterator[tuple[str, Callable[[], tuple[float, Support]]]]:
-    for lam in config.lam:
-        yield f"spr λ={lam:g}", partial(_by_training, problem, toy, config, steps, "square", lam)
-    yield "group-lasso", partial(_by_training, problem, toy, config, steps, "lasso", 1.0)
-    yield "magnitude", partial(_by_training, problem, toy, config, steps, "none", 0.0)
-
-
-def _by_training(
-    problem: Selection | Training,
-    toy: Toy,
-    config: CompareConfig,
-    steps: int,
-    kind: str,
-    lam: float,
-) -> tuple[float, Support]:
-    """Train with a penalty from several starts; the best number of the best-ranked units.
-
-    ``square`` is SPR's term with the exact problem's price as c; ``lasso`` pays the norm alone;
-    ``none`` trains (or takes the trained network) as it is and ranks by magnitude.
-    """
-    best = (np.inf, tuple(np.zeros(units, bool) for units in toy.hidden))
-    restarts = 1 if kind == "none" and toy.network is not None else config.restarts
-    for restart in range(restarts):
-        torch.manual_seed(config.seed + restart)
-        module = to_torch(toy.network) if toy.network else _fresh(toy)
-        penalty = _penalty(module, toy, config, kind, lam)
-        if kind != "none" or toy.network is None:
-            _fit(module, toy, config.loss, penalty, steps)
-        trained = from_torch(module)
-        network = toy.network or trained
-        found = _best_count(problem, network, _scores(trained))
-        best = min(best, found, key=lambda pair: pair[0])
-    return best
+def _problem(toy: Toy, config: CompareConfig, price: float) -> Selection | Training:
+    if toy.network is None:
+        return Training(toy.inputs, toy.targets, toy.hidden, loss=config.loss, price=price)
+    return Selection(toy.network, toy.inputs, toy.targets, loss=config.loss, price=price)
 
 
 def _fresh(toy: Toy) -> nn.Sequential:
@@ -202,11 +196,18 @@ def _penalty(
 
 
 def _fit(
-    module: nn.Sequential, toy: Toy, loss: str, penalty: GroupPenalty | None, steps: int
+    module: nn.Sequential,
+    toy: Toy,
+    loss: str,
+    penalty: GroupPenalty | None,
+    steps: int,
+    deadline: Deadline,
 ) -> None:
     inputs, targets = torch.from_numpy(toy.inputs), torch.from_numpy(toy.targets)
     optimizer = torch.optim.SGD(module.parameters(), lr=_RATE, momentum=0.9)
     for step in range(steps):
+        if deadline.over:
+            return
         rate = _RATE * 0.5 * (1 + np.cos(np.pi * step / steps))
         optimizer.param_groups[0]["lr"] = rate
         optimizer.zero_grad()

@@ -7,11 +7,16 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from formulations.arrays import BoolArray
-from formulations.solving.result import Solution, relative_gap
+from formulations.solving.deadline import Deadline
+from formulations.solving.result import Solution, Status, relative_gap
 
 
 class Exact(Protocol):
-    """What rows are compared with: the exact solution's proved bound and support, (G,) bool."""
+    """What rows are compared with: the exact solution's value, proved bound and support."""
+
+    @property
+    def objective(self) -> float:
+        """Of the best choice found."""
 
     @property
     def bound(self) -> float:
@@ -25,6 +30,7 @@ class Exact(Protocol):
 class Chosen(NamedTuple):
     """The same, of a problem whose solution is no :class:`Solution`."""
 
+    objective: float
     bound: float
     support: BoolArray
 
@@ -36,12 +42,15 @@ def make_row(
     *,
     exact: Exact,
     bound: float | None = None,
-    gap: float | None = None,
     seconds: float = 0.0,
     nodes: int = 0,
     status: str = "heuristic",
 ) -> dict[str, Any]:
-    """A row; the gap of one that proves no bound is to the exact row's.
+    """A row.
+
+    Its gap says how far it is from the optimum at most, as a share: (U − L)/|U|. A choice has its
+    own objective as U and the exact solve's bound as L; what proves a bound, a relaxation, has that
+    bound as L and the exact solution's objective as U. Of the exact row both say the same.
 
     Parameters
     ----------
@@ -50,12 +59,15 @@ def make_row(
     support : (G,) bool array
         What is kept.
     exact : Exact
+    bound : float, optional
+        Of the exact row and of relaxations.
     """
+    upper, lower = (objective, exact.bound) if bound is None else (exact.objective, bound)
     return {
         "name": name,
         "objective": float(objective),
         "bound": None if bound is None else float(bound),
-        "gap": float(relative_gap(objective, exact.bound) if gap is None else gap),
+        "gap": float(relative_gap(upper, lower)),
         "kept": int(support.sum()),
         "support": np.flatnonzero(support).tolist(),
         "agreement": float((support == exact.support).mean()),
@@ -66,16 +78,19 @@ def make_row(
 
 
 def solution_row(name: str, solution: Solution, exact: Solution) -> dict[str, Any]:
-    """The row of a solution: of a relaxation, the gap is that of its bound to the exact optimum."""
-    relaxed = solution is not exact
+    """The row of a solution, the exact one or a relaxation's."""
     return make_row(
         name,
         solution.objective,
         solution.support,
         exact=exact,
         bound=solution.bound,
-        gap=relative_gap(exact.objective, solution.bound) if relaxed else solution.gap,
         seconds=solution.seconds,
         nodes=solution.nodes,
         status=solution.status,
     )
+
+
+def ended(deadline: Deadline, otherwise: str = "heuristic") -> str:
+    """The status of work that stops where it is when its time is over."""
+    return Status.TIME_LIMIT if deadline.over else otherwise

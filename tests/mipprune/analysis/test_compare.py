@@ -1,18 +1,29 @@
 """mipprune compare: every kind of problem, its rows, curves and pictures."""
 
+import itertools
 import json
+import re
+from dataclasses import replace
+from itertools import combinations
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from formulations import load_problem, save_problem
+from formulations import load_problem, save_problem, solve
 from formulations.errors import InputError
+from formulations.layer.refit import refit
+from formulations.solving.result import Status
+from mipprune.analysis.compare import layers
 from mipprune.analysis.compare.compare import compare
-from mipprune.analysis.compare.networks import compare_toy
+from mipprune.analysis.compare.comparison import Comparison
+from mipprune.analysis.compare.layers import layer_jobs
+from mipprune.analysis.compare.networks import toy_jobs
 from mipprune.analysis.compare.problems import generate
+from mipprune.cli import main
 from mipprune.config.compare import CompareConfig
 from mipprune.config.overrides import configure
-from mipprune.report.pictures import draw_comparison
+from mipprune.report.pictures import _draw_rows, draw_comparison
 
 
 def settings(*words) -> CompareConfig:
@@ -54,6 +65,99 @@ def test_trade_off_curve_falls_and_the_exact_one_lies_below(layer):
             assert point["exact_loss"] <= point["rounded_loss"] * (1 + 1e-6)
 
 
+def test_the_front_is_the_best_of_every_number_and_nothing_lies_below(layer):
+    problem = generate(settings("groups=10"))
+    nothing = np.zeros(10, bool)
+    best = []
+    for kept in range(11):
+        supports = (np.isin(range(10), chosen) for chosen in combinations(range(10), kept))
+        best.append(min(problem.objective(refit(problem, s), nothing) for s in supports))
+    assert [point["kept"] for point in layer["front"]] == list(range(11))
+    np.testing.assert_allclose([point["loss"] for point in layer["front"]], best, rtol=1e-3)
+    for point in layer["sweep"]:
+        for name in ("exact", "rounded"):
+            assert point[f"{name}_loss"] >= best[point[f"{name}_kept"]] * (1 - 1e-9)
+
+
+def test_a_gap_is_how_far_a_row_is_from_the_optimum_at_most(layer):
+    rows = by_name(layer)
+    exact = rows["exact"]
+    for row in layer["rows"]:
+        upper, lower = (exact["objective"], row["bound"])
+        if row["bound"] is None:
+            upper, lower = (row["objective"], exact["bound"])
+        assert row["gap"] == pytest.approx((upper - lower) / upper, abs=1e-12)
+    trained, relaxed = rows["spr-trained"], rows["perspective-relaxation"]
+    assert trained["gap"] == pytest.approx(relaxed["gap"], rel=1e-3)
+    assert trained["gap"] > 1e-3
+
+
+def test_every_row_has_the_limit_of_its_own_and_shows_what_it_has():
+    """By a clock that counts how often it is looked at."""
+    comparison = Comparison(settings("time_limit=200"), clock=itertools.count().__next__)
+    comparison.run(toy_jobs("xor", comparison, steps=10**9))
+    rows = by_name(comparison.found())
+    assert rows["exact"]["status"] == "optimal"
+    for name in ("spr λ=0.1", "spr λ=1", "group-lasso", "magnitude"):
+        assert rows[name]["status"] == "time_limit"
+        assert rows[name]["objective"] >= 0
+    comparison = Comparison(settings("time_limit=20"), clock=itertools.count().__next__)
+    comparison.run(layer_jobs(generate(settings("groups=6")), comparison))
+    rows = by_name(comparison.found())
+    for name in ("spr-trained", "spr λ=1, ranked", "group-lasso"):
+        assert rows[name]["status"] == "time_limit"
+    assert rows["magnitude"]["status"] == "heuristic"
+
+
+def test_what_is_worked_on_is_said_with_its_share_and_the_time():
+    lines = []
+    compare("layer:generated", settings("groups=4"), lines.append)
+    assert re.match(r"0%, 0 s: exact$", lines[0])
+    assert any(re.match(r"0%, \d+ s: exact, incumbent .* gap .*%, 1 nodes$", x) for x in lines)
+    assert re.match(r"9\d%, \d+ s: magnitude$", lines[-1])
+
+
+def test_ctrl_c_keeps_the_rows_that_are_finished(monkeypatch, tmp_path, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(layers, "group_lasso", interrupted)
+    found = compare("layer:generated", settings("groups=4"))
+    assert found["interrupted"]
+    assert found["rows"][-1]["name"] == "spr λ=1, ranked"
+    table, picture = tmp_path / "out.json", tmp_path / "out.png"
+    words = ["compare", "layer:generated", "groups=4", "--json", table, "--plot", picture]
+    monkeypatch.setattr("sys.argv", ["mipprune", *map(str, words)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 130
+    assert len(json.loads(table.read_text())["rows"]) == len(found["rows"])
+    assert picture.stat().st_size > 5000
+    printed = capsys.readouterr()
+    assert "perspective-relaxation" in printed.out
+    assert printed.err.endswith("mipprune: interrupted\n")
+
+
+def test_a_solver_that_ctrl_c_ended_ends_the_comparison(monkeypatch):
+    def interrupted(*_, **__):
+        return replace(solve(generate(settings("groups=4"))), status=Status.INTERRUPTED)
+
+    monkeypatch.setattr(layers, "solve", interrupted)
+    found = compare("layer:generated", settings("groups=4"))
+    assert found["interrupted"]
+    assert [row["name"] for row in found["rows"]] == ["exact"]
+
+
+def test_labels_stand_beyond_the_ends_of_their_bars(layer):
+    figure, axes = plt.subplots()
+    _draw_rows(axes, layer)
+    for bar, label in zip(axes.patches, axes.texts, strict=True):
+        below = bar.get_width() < 0
+        assert label.get_horizontalalignment() == ("right" if below else "left")
+        assert label.xy[0] == bar.get_width()
+    plt.close(figure)
+
+
 def test_cardinality_holds_in_every_row_that_chooses():
     found = compare("layer:generated", settings("groups=8", "cardinality=3"))
     chosen = [row for row in found["rows"] if "relax" not in row["name"] and "+" not in row["name"]]
@@ -73,7 +177,9 @@ def test_exact_row_is_the_same_by_other_solvers(solver):
 
 @pytest.mark.parametrize("name", ["xor", "toy-mlp"])
 def test_toys_are_proved_and_heuristics_stay_above(name):
-    found = compare_toy(name, settings("restarts=1", "sweep=2"), steps=300)
+    comparison = Comparison(settings("restarts=1", "sweep=2"))
+    comparison.run(toy_jobs(name, comparison, steps=300))
+    found = comparison.found()
     rows = by_name(found)
     assert rows["exact"]["status"] == "optimal"
     assert rows["big-m-relaxation"]["objective"] <= rows["exact"]["objective"] + 1e-9
@@ -102,9 +208,10 @@ def test_pictures_are_drawn_of_any_comparison(ending, layer, tmp_path):
             {"seconds": s, "objective": 2.0, "bound": 1 + s / 5, "nodes": s} for s in range(4)
         ],
     }
-    for number, found in enumerate((layer, long, {**layer, "sweep": []})):
+    for number, found in enumerate((layer, long, {**layer, "sweep": [], "front": []})):
         path = tmp_path / f"{number}.{ending}"
         draw_comparison(path, found)
+        assert found["progress"]
         assert path.stat().st_size > 5000
 
 
