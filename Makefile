@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test examples lint types imports docs
+.PHONY: setup demo test fuzz examples lint types imports docs
 
 setup: .venv/.ready
 
@@ -16,6 +16,10 @@ demo: setup
 
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --durations=10
+
+# Random problems of every kind against brute force; FUZZ=--record writes the summary.
+fuzz: setup
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/fuzz.py $(FUZZ)
 
 examples: setup
 	for file in examples/*.py; do echo "$$file"; $(BIN)/python "$$file" || exit 1; done

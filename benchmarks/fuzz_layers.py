@@ -93,6 +93,12 @@ def layer_case(seed: int) -> Case:
     outcome = inputs @ truth + 10.0 ** rng.uniform(-8, 0) * rng.standard_normal((count, outputs))
     scale = 10.0 ** (rng.uniform(-12, 12) if rng.random() < 0.6 else 0.0)
     out_scale = scale if rng.random() < 0.5 else 10.0 ** rng.uniform(-12, 12)
+    if phi in (
+        "pseudo-huber",
+        "log-cosh",
+        "elastic-net",
+    ):  # φ has a scale of its own: weights' is 1
+        out_scale = scale
     inputs, outcome = scale * inputs, out_scale * outcome
     term = _term(rng, phi, inputs, outcome, groups, block)
     problem = LayerProblem.from_data(inputs, outcome, term, block)

@@ -34,7 +34,9 @@ class RefitIncumbents(Incumbents):
         self.problem, self.pause = problem, pause
         # what bounds a support: convex for certain
         self._below = convex_below(problem)
-        self._refitted = (problem.constant, np.zeros_like(problem.cross))  # the best yet
+        # weights of the incumbent, and of supports that are better and may become it
+        self._weights = np.zeros_like(problem.cross)
+        self._better: dict[bytes, FloatArray] = {}
         if problem.plain:
             self._data = (
                 np.ascontiguousarray(problem.hessian),
@@ -65,7 +67,7 @@ class RefitIncumbents(Incumbents):
     def solution(self) -> tuple[FloatArray, float]:
         """Best weights on the support, (D, O), and the objective that they have."""
         if not self.problem.plain:
-            return self._refitted[1], self.objective
+            return self._weights, self.objective
         weights = np.zeros_like(self.problem.cross)
         _, own, _ = local_search.refit(
             *self._data, np.flatnonzero(self.support), self.problem.block
@@ -86,9 +88,16 @@ class RefitIncumbents(Incumbents):
             return local_search.refit(*self._data, np.flatnonzero(support), self.problem.block)[0]
         weights = refit(self.problem, support, self.pause)
         value = self.problem.objective(weights, support)
-        if value < self._refitted[0]:
-            self._refitted = (value, weights)
+        if value < self.objective:
+            self._better[support.tobytes()] = weights
         return value
+
+    def take(self, support: BoolArray, value: float) -> None:
+        """See :class:`formulations.solving.incumbents.Incumbents`."""
+        super().take(support, value)
+        if not self.problem.plain:
+            self._weights = self._better[support.tobytes()]
+            self._better.clear()
 
     def _flip(self, support: BoolArray) -> tuple[float, bool]:
         """The best single flip, in place; its objective and whether it fell."""

@@ -41,6 +41,9 @@ sees the problem (:mod:`formulations.layer.extraction.rounding`). What HiGHS say
 program is no bound, what follows from its multipliers is
 (:mod:`formulations.layer.solvers.master`).
 
+φ is taken as its formulas compute it. One that cancels near 0, such as √(1 + r²) − 1 below
+r = 10⁻⁴, is off by 10⁻¹⁶ of its parts, and that is not covered.
+
 The numbers are relative to c₀: a bound is off by some 10⁻¹⁶·n·c₀ whatever the optimum is. An
 optimum far below c₀ cannot be proved to a relative gap beyond that, and solvers then say
 ``numerical``.
