@@ -188,6 +188,27 @@ def exact_scaling() -> str:
     return grid(["varied", "value", "branch and bound", "nodes", "HiGHS, perspective cuts"], rows)
 
 
+def toy_networks() -> str:
+    """Selections from toy networks: every choice tried, and the MILP as a ratio to it."""
+    record = load("toy-networks")
+    if record is None:
+        return missing("python benchmarks/toy_networks.py --record")
+    rows = [
+        [
+            row["loss"],
+            str(row["seed"]),
+            f"{row['enumeration']['objective']:.6g}",
+            f"{row['highs']['objective']:.6g}",
+            str(row["enumeration"]["kept"]),
+            seconds(row["enumeration"]["seconds"]),
+            f"{row['highs']['seconds'] / row['enumeration']['seconds']:,.0f} ×",
+        ]
+        for row in record["rows"]
+    ]
+    head = ["loss", "seed", "optimum", "of the MILP", "kept of 20", "every choice", "MILP"]
+    return grid(head, rows) + "\n\n" + provenance(record["environment"])
+
+
 def methods(name: str) -> Callable[[], str]:
     """All methods on one data set."""
 
@@ -443,6 +464,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "exact-rivals": exact_rivals,
     "exact-instances": exact_instances,
     "exact-scaling": exact_scaling,
+    "toy-networks": toy_networks,
     "methods-digits": methods("digits"),
     "methods-cifar10": methods("cifar10"),
     "valley": valley,

@@ -1,9 +1,10 @@
-"""A slice of the search for wrong answers of budgets and toy networks, and what it would find."""
+"""A slice of the search for wrong answers of stacks, budgets and networks, and what it finds."""
 
 from dataclasses import replace
 
 import fuzz_budgets
 import fuzz_networks
+import fuzz_stacks
 import pytest
 
 
@@ -18,6 +19,11 @@ def test_answers_of_random_networks_hold_against_all_choices(seed):
 def test_answers_of_random_budgets_hold_against_all_widths(first):
     for seed in range(first, first + 20):
         assert fuzz_budgets.faults(fuzz_budgets.budget_case(seed))[0] == []
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_choices_of_random_stacks_hold_against_all_choices(seed):
+    assert fuzz_stacks.faults(fuzz_stacks.stack_case(seed))[0] == []
 
 
 @pytest.mark.parametrize("module", [fuzz_budgets, fuzz_networks])

@@ -23,6 +23,7 @@ from formulations.layer.stack import Stack
 from formulations.solving.deadline import Deadline, Stopped
 from formulations.solving.incumbents import Incumbents
 from formulations.solving.node import Node
+from formulations.solving.safe_bound import unit
 from formulations.solving.tree import Tree
 from formulations.symbolic.catalogue import square
 
@@ -92,7 +93,9 @@ def support_bound(stack: Stack, support: BoolArray) -> float:
 
     It bounds those of all supports within it, too: more groups are never worse.
     """
-    return sum(refit_bound(convex_below(problem), support) for problem in stack.problems)
+    parts = [refit_bound(convex_below(problem), support) for problem in stack.problems]
+    # the sum itself rounds
+    return sum(parts) - unit(len(parts)) * sum(abs(part) for part in parts)
 
 
 @dataclass(frozen=True, eq=False)
