@@ -146,7 +146,7 @@ def _term(
     if phi == "mcp":
         weight = 0.4 * float(np.linalg.eigvalsh(gram)[0])
         if weight > 1e-10 * float(np.trace(gram)):
-            return derive("a*r**2", extract="a", weight=1.0).term(price, bound, weight=weight)
+            return derive("a*r**2", extract="a").term(price, bound, weight=weight)
         phi = "square"
     unit = derive(PHI[phi][0])
     # what φ takes of the loss at the usual length

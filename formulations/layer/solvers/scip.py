@@ -38,6 +38,9 @@ def solve(
 ) -> Solution:
     """Solve the pruning MIP of a layer with SCIP, a mixed-integer nonlinear solver.
 
+    The bound is SCIP's word, to its tolerances of 10⁻⁶ in units in which c₀ is about 1: no proof in
+    the arithmetic at hand, as those of the other solvers are.
+
     Parameters
     ----------
     problem : LayerProblem
