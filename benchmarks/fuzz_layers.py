@@ -42,6 +42,8 @@ PHI: dict[str, tuple[str, Callable[[Any], Any], Callable[[Any], Any]]] = {
         lambda r: np.tanh(r) / r,
     ),
 }
+# φ with a scale of their own: weights are to be of the order of 1
+SCALED = ("pseudo-huber", "log-cosh", "elastic-net")
 SOLVERS = (
     ("branch-and-bound", {}),
     ("branch-and-bound", {"extraction": "none"}),
@@ -93,11 +95,7 @@ def layer_case(seed: int) -> Case:
     outcome = inputs @ truth + 10.0 ** rng.uniform(-8, 0) * rng.standard_normal((count, outputs))
     scale = 10.0 ** (rng.uniform(-12, 12) if rng.random() < 0.6 else 0.0)
     out_scale = scale if rng.random() < 0.5 else 10.0 ** rng.uniform(-12, 12)
-    if phi in (
-        "pseudo-huber",
-        "log-cosh",
-        "elastic-net",
-    ):  # φ has a scale of its own: weights' is 1
+    if phi in SCALED:
         out_scale = scale
     inputs, outcome = scale * inputs, out_scale * outcome
     term = _term(rng, phi, inputs, outcome, groups, block)
@@ -143,6 +141,8 @@ def _term(
     if rng.random() < 0.3:
         price = price * rng.uniform(0.5, 2.0, groups)
     bound = np.inf if rng.random() < 0.7 else length * 10.0 ** rng.uniform(-1, 1)
+    if phi in SCALED:  # below, √(1 + r²) − 1 and the like cancel, which bounds do not cover
+        bound = max(bound, 0.1)
     if phi == "mcp":
         weight = 0.4 * float(np.linalg.eigvalsh(gram)[0])
         if weight > 1e-10 * float(np.trace(gram)):
