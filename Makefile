@@ -15,7 +15,7 @@ demo: setup
 	$(BIN)/python benchmarks/demo.py
 
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --durations=10
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --durations=10
 
 # Random problems of every kind against brute force; FUZZ=--record writes the summary.
 fuzz: setup

@@ -84,7 +84,7 @@ def test_comparisons_print_the_rows_that_they_printed(source, folder):
     words = {"layer:generated": ["groups=12"], "budget:runs/finished/dense": ["macs=0.5"]}.get(
         source, []
     )
-    result = run("compare", source, *words, "--json", "out.json", cwd=folder)
+    result = run("compare", source, *words, "time_limit=1e6", "--json", "out.json", cwd=folder)
     assert result.returncode == 0, result.stderr
     rows = {row["name"]: row for row in json.loads((folder / "out.json").read_text())["rows"]}
     assert list(rows) == [row["name"] for row in COMPARISONS[source]]

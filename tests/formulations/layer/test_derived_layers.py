@@ -81,11 +81,12 @@ def optimum(problem):
 
 @pytest.mark.parametrize("name", TERMS)
 def test_exact_solution_agrees_with_enumeration_by_another_solver(name):
-    problem = problem_of(name)
-    best = optimum(problem)
-    for form in ("perspective", "big-m"):
+    # one output is as much as the big-M form, which gives weak bounds, solves in a second
+    for form, outputs in (("perspective", 2), ("big-m", 1)):
+        problem = problem_of(name, outputs=outputs)
         if form == "big-m" and problem.term.profile.ball:
             continue  # its box is wider than the ball: not this form's relaxation
+        best = optimum(problem)
         solution = solve(problem, solver="highs", form=form, gap=1e-6)
         assert solution.status == "optimal", form
         assert solution.objective == pytest.approx(best, rel=1e-5), form

@@ -321,7 +321,7 @@ def test_workers_end_with_an_epoch_that_nobody_finishes(folder):
         "next(batches)\n"
         "sys.exit(3)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (3, "")
 
 

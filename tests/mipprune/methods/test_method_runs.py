@@ -1,6 +1,7 @@
 """Whole runs of every method through one engine: the same result, exact resumption."""
 
 import json
+from functools import cache
 from importlib import resources
 from pathlib import Path
 
@@ -68,11 +69,22 @@ def killed_after(*moments):
     return Hooks(after_save=die)
 
 
-@pytest.mark.slow
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The folder and the result of a method's whole run, which is trained once."""
+    folder = tmp_path_factory.mktemp("trained")
+
+    @cache
+    def run(name):
+        return folder / name, train(config(name, folder, name))
+
+    return run
+
+
 @pytest.mark.parametrize("name", list(QUICK))
-def test_every_method_ends_with_the_same_result_and_goes_on_exactly(name, tmp_path):
+def test_every_method_ends_with_the_same_result_and_goes_on_exactly(name, trained, tmp_path):
     """Killed after the second epoch of the regularize phase, and again in fine-tuning."""
-    whole = train(config(name, tmp_path, "whole"))
+    folder, whole = trained(name)
     assert set(whole) >= KEYS
     if whole["budget"]:
         assert whole["kept"]["macs"] <= 0.5
@@ -85,17 +97,17 @@ def test_every_method_ends_with_the_same_result_and_goes_on_exactly(name, tmp_pa
             continue
     if not (tmp_path / "again/result.json").exists():
         train(again, resume=True)
-    one, two = (tmp_path / run / "pruned/model.safetensors" for run in ("whole", "again"))
+    one, two = (run / "pruned/model.safetensors" for run in (folder, tmp_path / "again"))
     assert one.read_bytes() == two.read_bytes()
     result = json.loads((tmp_path / "again/result.json").read_text())
     for key in set(whole) - {"seconds", "folder", "dense", "pruned"}:
         assert result[key] == whole[key], key
-    layers = checkpoint.load(tmp_path / "whole/pruned")[0].state_dict()
+    layers = checkpoint.load(folder / "pruned")[0].state_dict()
     for layer, (_, kept) in whole["layers"].items():
         assert (f"{layer}.weight" in layers) == (kept > 0)
         if kept:
             assert len(layers[f"{layer}.weight"]) == kept
-    phases = [line["phase"] for line in lines(tmp_path / "whole")]
+    phases = [line["phase"] for line in lines(folder)]
     assert "remove" in phases
 
 
@@ -139,9 +151,9 @@ def test_spr_removes_whole_blocks_by_nested_indicators(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["directional", "complexity", "spr", "greg2", "lasso", "slimming"])
-def test_methods_log_their_own_state(name, tmp_path):
-    train(config(name, tmp_path, "run"))
-    logged = [line for line in lines(tmp_path / "run") if line["phase"] == "regularize"][-1]
+def test_methods_log_their_own_state(name, trained, tmp_path):
+    folder, _ = trained(name)
+    logged = [line for line in lines(folder) if line["phase"] == "regularize"][-1]
     expected = {
         "directional": {"threshold", "zero"},
         "complexity": {"nu", "expected_macs", "open_gates"},

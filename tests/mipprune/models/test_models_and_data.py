@@ -22,14 +22,25 @@ needs_data = pytest.mark.skipif(
 CPU = torch.device("cpu")
 
 
-@needs_data
-@pytest.mark.parametrize(("depth", "published"), [(20, 91.73), (56, 93.39)])
-def test_published_weights_reach_their_published_accuracy(depth, published):
+@pytest.fixture(scope="module")
+def cifar10():
+    """Of the test images only the first thousand."""
     data = load("cifar10", str(SHARED / "cifar10"), CPU)
-    network = build({"name": f"resnet{depth}", "shape": data.shape, "classes": 10, "shortcut": "A"})
+    assert (data.train_size, data.test_size) == (50_000, 10_000)
+    data.test_size = 1000
+    return data
+
+
+@needs_data
+@pytest.mark.parametrize(("depth", "right"), [(20, 911), (56, 919)])
+def test_published_weights_classify_as_published(depth, right, cifar10):
+    """Of the first thousand images; of all they are right about 91.73 % and 93.39 %."""
+    network = build(
+        {"name": f"resnet{depth}", "shape": cifar10.shape, "classes": 10, "shortcut": "A"}
+    )
     load_weights(network, SHARED / "pretrained" / f"resnet{depth}-cifar10.safetensors")
-    assert data.train_size == 50_000
-    assert abs(accuracy(network, data) - published) <= 0.02
+    # a logit may be rounded otherwise: one image more or less
+    assert accuracy(network, cifar10) == pytest.approx(right / 10, abs=0.11)
 
 
 def torchvision_tensors(depth):

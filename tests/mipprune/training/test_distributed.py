@@ -39,7 +39,6 @@ def torchrun(*words, ranks=2, folder):
         capture_output=True,
         text=True,
         check=False,
-        timeout=600,
         cwd=folder,
     )
 
@@ -55,21 +54,34 @@ def lines(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").open()]
 
 
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory):
+    """A folder with the run of each method by two processes."""
+    folder = tmp_path_factory.mktemp("ranks")
+    runs = [
+        json.dumps([f"digits-{method}", *SMALL, *words, f"runs={folder}", f"name={method}"])
+        for method, words in METHODS.items()
+    ]
+    done = torchrun(SCRIPT, *runs, folder=folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
 @pytest.mark.slow
 @pytest.mark.distributed
 @pytest.mark.parametrize("method", list(METHODS))
-def test_two_ranks_give_the_result_of_one_process(method, tmp_path, doubles):
+def test_two_ranks_give_the_result_of_one_process(method, two_ranks, tmp_path, doubles):
     """Through all phases: losses, accuracies, the groups that stay, the weights."""
-    words = [*SMALL, *METHODS[method], f"runs={tmp_path}"]
-    done = torchrun(SCRIPT, f"digits-{method}", *words, "name=two", folder=tmp_path)
-    assert done.returncode == 0, done.stderr
-    train(configure(Config, read_recipe(f"digits-{method}"), [*words, "name=one"]))
-    one, two = lines(tmp_path / "one"), lines(tmp_path / "two")
+    words = [*SMALL, *METHODS[method], f"runs={tmp_path}", "name=one"]
+    train(configure(Config, read_recipe(f"digits-{method}"), words))
+    one, two = lines(tmp_path / "one"), lines(two_ranks / method)
     assert [line["phase"] for line in one] == [line["phase"] for line in two]
     for a, b in zip(one, two, strict=True):
         for key in ("loss", "accuracy", "kept_macs", "lam", "nu", "expected_macs"):
             assert a.get(key) == pytest.approx(b.get(key), abs=1e-5), (a["phase"], a["epoch"], key)
-    networks = [checkpoint.load(tmp_path / name / "pruned")[0] for name in ("one", "two")]
+    networks = [
+        checkpoint.load(run / "pruned")[0] for run in (tmp_path / "one", two_ranks / method)
+    ]
     for a, b in zip(*(n.state_dict().values() for n in networks), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-8)
 

@@ -84,7 +84,6 @@ def test_ten_kills_at_random_moments_change_nothing(whole, tmp_path, method, see
         capture_output=True,
         text=True,
         check=False,
-        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     same(whole, method, folder.name)
