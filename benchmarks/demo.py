@@ -48,7 +48,10 @@ def main() -> None:
     for title, (source, settings) in PROBLEMS.items():
         chosen = configure(CompareConfig, {}, settings)
         with status() as show:
-            comparisons[title] = compare(source, chosen, show)["rows"]
+            found = compare(source, chosen, show)
+        if found["interrupted"]:
+            raise KeyboardInterrupt
+        comparisons[title] = found["rows"]
     print_result(result)
     for title, rows in comparisons.items():
         print_rows(title, rows)

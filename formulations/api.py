@@ -109,8 +109,8 @@ def solve(
     cardinality : int, optional
         Largest number of groups kept, of a LayerProblem: from 0 to all.
     on_progress : callable, optional
-        Called with the state of the solve, by the solvers that tell: after the root, and then now
-        and then.
+        Called with the state of the solve, by the solvers that tell: after the root, then now and
+        then, and at the end.
     **options
         Of the solver.
 

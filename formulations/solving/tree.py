@@ -48,7 +48,7 @@ class Tree:
         Share of the open gap that following a child may give away; with 0 the best open node is
         always the next, the oldest of those that are as good.
     on_progress : callable, optional
-        Called after the root, and then now and then, with the state of the solve.
+        Called with the state of the solve: after the root, then now and then, and at the end.
 
     Attributes
     ----------
@@ -109,6 +109,8 @@ class Tree:
             front = self._next(children)
             self._report()
         self.bound = min(self.closed, self.incumbents.objective)
+        self.shown = -math.inf
+        self._report()
 
     def _branch(self, front: list[Node]) -> list[Node]:
         children = []

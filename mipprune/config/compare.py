@@ -54,6 +54,8 @@ class CompareConfig(Section):
     )
     tolerance: float = Field(1e-4, gt=0, description="relative gap at which the exact solve stops")
     time_limit: float = Field(
-        120.0, gt=0, description="seconds of each row, and of each point of a curve"
+        120.0,
+        gt=0,
+        description="seconds of each row; of a point of a curve, of each of its two solves",
     )
     data: DataConfig | None = Field(None, description="checkpoint: instead of its own data set")

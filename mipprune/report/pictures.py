@@ -15,6 +15,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from formulations.output import write_output
 from formulations.symbolic.derivation import Derivation
@@ -235,20 +236,23 @@ def _draw_rows(axes: Axes, found: Mapping[str, Any]) -> None:
     """Distance of every row's objective to the exact one: relaxations left, heuristics right."""
     exact, *others = found["rows"]
     scale = max(abs(exact["objective"]), 1e-12)
-    for place, row in enumerate(others):
-        above = 100 * (row["objective"] - exact["objective"]) / scale
-        axes.barh(place, above, color=_INK if row["bound"] is not None else _WARM)
+    # as they are printed; the sum makes 0 of −0
+    above = [round(100 * (r["objective"] - exact["objective"]) / scale, 2) + 0.0 for r in others]
+    for place, (row, share) in enumerate(zip(others, above, strict=True)):
+        axes.barh(place, share, color=_INK if row["bound"] is not None else _WARM)
         # beyond the bar's end, on whichever side that is
-        side = -1 if above < 0 else 1
+        side = -1 if share < 0 else 1
         axes.annotate(
-            f"{above:+.2f} %", (above, place), (4 * side, 0), textcoords="offset points",
-            ha="right" if above < 0 else "left", va="center", fontsize=8,
+            f"{share:+.2f} %", (share, place), (4 * side, 0), textcoords="offset points",
+            ha="right" if share < 0 else "left", va="center", fontsize=8,
         )  # fmt: skip
     axes.axvline(0, color="black", linewidth=0.8)
-    axes.use_sticky_edges = False  # room for the labels on both sides
+    axes.use_sticky_edges = False  # room for the labels
     axes.set_yticks(range(len(others)), [row["name"] for row in others], fontsize=8)
     axes.invert_yaxis()
     axes.margins(x=0.25)
+    if min(above, default=0.0) >= 0:
+        axes.set_xlim(left=0)
     axes.set_xlabel("objective against the exact one, %")
     proved = "optimal" if exact["status"] == "optimal" else f"gap {exact['gap']:.1%}"
     axes.set_title(f"{found['problem']}: exact {exact['objective']:.5g}, {proved}", fontsize=10)
@@ -266,9 +270,11 @@ def _draw_progress(axes: Axes, found: Mapping[str, Any]) -> None:
         )  # fmt: skip
     axes.ticklabel_format(useOffset=False)
     axes.locator_params(axis="x", nbins=5)
+    axes.set_xlim(0, 1.05 * seconds[-1])
     axes.set_xlabel("seconds")
     axes.set_ylabel("objective")
-    axes.set_title(f"exact solve, {found['progress'][-1]['nodes']} nodes", fontsize=10)
+    nodes = found["progress"][-1]["nodes"]
+    axes.set_title(f"exact solve, {nodes} node{'s' * (nodes != 1)}", fontsize=10)
     axes.legend(frameon=False, fontsize=8)
 
 
@@ -277,14 +283,18 @@ def _draw_sweep(axes: Axes, found: Mapping[str, Any]) -> None:
     if found["front"]:
         front = sorted((p["kept"], p["loss"]) for p in found["front"])
         axes.plot(*zip(*front, strict=True), label="exact, every number", color=_INK, marker=".")
+    unproved = [(p["kept"], p["loss"]) for p in found["front"] if p["status"] != "optimal"]
+    if unproved:
+        axes.plot(*zip(*unproved, strict=True), "s", color=_INK, mfc="white", label="not proved")
     styles: tuple[tuple[str, str, dict[str, Any]], ...] = (
         ("exact", "exact, by prices", {"color": _INK, "marker": "o", "linestyle": ""}),
-        ("rounded", "relaxed, y > ½, refitted", {"color": _WARM, "marker": "x", "linestyle": ""}),
-        ("relaxed", "relaxed, Σ y", {"color": "#7ba7cf", "linestyle": "--"}),
+        ("rounded", "relaxed, y > ½", {"color": _WARM, "marker": "x", "linestyle": ""}),
+        ("relaxed", "relaxed, Σ y", {"color": "#7ba7cf", "marker": ".", "linestyle": "--"}),
     )
     for name, label, style in styles if found["sweep"] else ():
         points = sorted((p[f"{name}_kept"], p[f"{name}_loss"]) for p in found["sweep"])
         axes.plot(*zip(*points, strict=True), label=label, markersize=5, **style)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("kept (for the relaxation Σ y)")
     axes.set_ylabel("objective without prices")
     axes.set_title("trade-off", fontsize=10)
@@ -305,7 +315,9 @@ def _draw_layers(axes: Axes, result: RunResult) -> None:
     axes.set_yticks(places, names, fontsize=8)
     axes.invert_yaxis()
     axes.set_xlabel("output channels")
-    axes.legend(frameon=False, loc="upper right")
+    axes.figure.legend(
+        *axes.get_legend_handles_labels(), loc="outside lower left", ncols=2, frameon=False
+    )
     title = f"{result['kept']['macs']:.0%} of MACs kept"
     before, after = result["dense"]["accuracy"], result["pruned"]["accuracy"]
     if before is not None and after is not None:
@@ -319,9 +331,8 @@ def _draw_gaps(axes: Axes, comparisons: Mapping[str, Sequence[Mapping[str, Any]]
     height = 0.8 / len(rows)
     for shift, (name, colour) in enumerate(rows.items()):
         for place, table in enumerate(comparisons.values()):
-            exact = next(row for row in table if row["name"] == "exact")
             row = next(row for row in table if row["name"] == name)
-            gap = 100 * (exact["objective"] - row["objective"]) / exact["objective"]
+            gap = 100 * row["gap"]
             at = place + (shift - 1) * height
             axes.barh(at, gap, height, color=colour, label=None if place else name)
             axes.annotate(
@@ -331,7 +342,9 @@ def _draw_gaps(axes: Axes, comparisons: Mapping[str, Sequence[Mapping[str, Any]]
     axes.set_yticks(range(len(comparisons)), comparisons, fontsize=8)
     axes.invert_yaxis()
     axes.margins(x=0.15)
-    axes.set_xlabel("relaxation below the exact optimum, %")
+    axes.set_xlabel("bound below the exact optimum, %")
     axes.set_title("How tight: the smaller the better", fontsize=10)
-    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    axes.figure.legend(
+        *axes.get_legend_handles_labels(), loc="outside lower right", ncols=3, frameon=False
+    )
     axes.spines[["top", "right"]].set_visible(False)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -241,13 +242,15 @@ def print_valley(found: Mapping[str, Any]) -> None:
 
 @contextmanager
 def status() -> Iterator[Callable[[str], None]]:
-    """A line on the terminal that says what is being worked on; silent elsewhere."""
+    """A line on the terminal: the time so far and what is being worked on; silent elsewhere."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield lambda name: None
         return
-    with console.status("") as line:
-        yield lambda name: line.update(name)
+    columns = (SpinnerColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
+    with Progress(*columns, console=console, transient=True) as line:
+        task = line.add_task("")
+        yield lambda name: line.update(task, description=name)
 
 
 @contextmanager

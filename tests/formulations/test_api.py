@@ -77,8 +77,17 @@ def test_progress_is_told_when_the_root_suffices(solver):
     told = []
     problem = layer_problem(0)
     found = solve(problem, solver=solver, cardinality=0, on_progress=told.append)
-    assert (len(told), found.nodes) == (1, 1)
+    assert (len(told), found.nodes) == (2, 1)
     assert told[0].objective == pytest.approx(problem.constant)
+
+
+@pytest.mark.parametrize("solver", ["branch-and-bound", "highs"])
+def test_progress_ends_with_what_is_returned(solver):
+    told = []
+    found = solve(layer_problem(1), solver=solver, on_progress=told.append)
+    assert told[-1].objective == pytest.approx(found.objective, rel=1e-12)
+    assert told[-1].bound == pytest.approx(found.bound, rel=1e-12)
+    assert told[-1].nodes == found.nodes
 
 
 @pytest.mark.parametrize("loss", ["l1", "squared"])

@@ -32,7 +32,7 @@ def compare(
     config : CompareConfig or mapping, optional
         Its time limit is that of every row, and of every point of a curve.
     report : callable
-        Called with what is being worked on: the share of the work that is done, the time so far.
+        Called with the share of the work that is done and what is being worked on.
     **settings
         In place of those of ``config``: ``compare("layer:generated", groups=12)``.
 

@@ -46,7 +46,7 @@ class Comparison:
     progress : list of dict
         ``seconds``, ``objective``, ``bound`` and ``nodes`` of the exact solve, from its root on.
     front : list of dict
-        ``kept``, ``loss`` and ``gap`` of the exact solution for every number of groups.
+        ``kept``, ``loss``, ``gap`` and ``status`` of the exact solution for every number of groups.
     sweep : list of dict
         The same of exact and relaxed solutions over prices.
     """
@@ -60,9 +60,9 @@ class Comparison:
         self.config, self.report, self.clock = config, report, clock
         self.rows: list[dict[str, Any]] = []
         self.progress: list[dict[str, float]] = []
-        self.front: list[dict[str, float]] = []
+        self.front: list[dict[str, Any]] = []
         self.sweep: list[dict[str, float]] = []
-        self._start, self._share, self._name = clock(), 0.0, ""
+        self._share, self._name = 0.0, ""
 
     def run(self, jobs: Iterable[Job]) -> None:
         """Work through jobs, each within the limit on its time.
@@ -80,9 +80,8 @@ class Comparison:
                 raise KeyboardInterrupt
 
     def say(self, more: str = "") -> None:
-        """Report the share of the jobs that is done, the time so far and what is worked on."""
-        seconds = self.clock() - self._start
-        self.report(f"{self._share:.0%}, {seconds:.0f} s: {self._name}{more and f', {more}'}")
+        """Report the share of the jobs that is done and what is worked on."""
+        self.report(f"{self._share:.0%} {self._name}{more and f': {more}'}")
 
     def follow(self, state: Progress) -> None:
         """Take down and report where the exact solve stands."""

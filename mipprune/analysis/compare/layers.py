@@ -43,7 +43,7 @@ def layer_jobs(problem: LayerProblem, comparison: Comparison) -> list[Job]:
         To which the jobs add their rows. Of its settings solver, tolerance, λ, cardinality and how
         many prices to sweep are heard.
     """
-    work = _LayerWork(bounded(problem), comparison)
+    work = _LayerWork(problem, comparison)
     return work.rows() + work.curves()
 
 
@@ -137,7 +137,7 @@ class _LayerWork:
 
     def _trained(self, deadline: Deadline) -> None:
         """At λ = 1 the relaxation itself."""
-        problem = self.problem
+        problem = self._boxed(self.problem, deadline)
         weights = train_spr(problem, deadline)
         self.comparison.rows.append(
             make_row(
@@ -153,10 +153,10 @@ class _LayerWork:
 
     def _ranked(self, deadline: Deadline, lam: float) -> BoolArray:
         """Trained at λ, the best number of the groups as y ranks them."""
-        problem = self.problem
+        problem = self._boxed(self.problem, deadline)
         weights = train_spr(problem, deadline, lam)
         scores = problem.term.uncapped_indicator(*problem.term.measure(problem.by_group(weights)))
-        return best_count(problem, self.most, scores, deadline)
+        return best_count(self.problem, self.most, scores, deadline)
 
     def _choice(self, name: str, choose: Callable[[Deadline], BoolArray]) -> Job:
         def work(deadline: Deadline) -> None:
@@ -183,6 +183,7 @@ class _LayerWork:
                 "kept": exact.kept,
                 "loss": free.objective(exact.weights, self.nothing),
                 "gap": exact.gap,
+                "status": exact.status,
             }
         )
         return exact.status
@@ -191,8 +192,12 @@ class _LayerWork:
         """A point of the sweep. A cardinality limits the choices, not the relaxation."""
         priced = self._priced(factor)
         exact = self._solve(priced, deadline, self.config.cardinality)
-        weights = train_spr(priced, Deadline(deadline.seconds, deadline.clock))
-        keep = priced.term.keep(priced.by_group(weights))
+        if exact.status == Status.INTERRUPTED:
+            return exact.status
+        training = Deadline(deadline.seconds, deadline.clock)
+        boxed = self._boxed(priced, training)
+        weights = train_spr(boxed, training)
+        keep = boxed.term.keep(boxed.by_group(weights))
         first = np.zeros(priced.groups, bool)
         first[np.argsort(-keep)[: self.most]] = True
         rounded = (keep > 0.5) & first
@@ -204,12 +209,16 @@ class _LayerWork:
                 "exact_loss": priced.objective(exact.weights, self.nothing),
                 "exact_gap": exact.gap,
                 "relaxed_kept": float(keep.sum()),
-                "relaxed_loss": priced.relaxed_objective(weights) - prices,
+                "relaxed_loss": boxed.relaxed_objective(weights) - prices,
                 "rounded_kept": int(rounded.sum()),
                 "rounded_loss": priced.objective(refit(priced, rounded), self.nothing),
             }
         )
         return exact.status
+
+    def _boxed(self, problem: LayerProblem, deadline: Deadline) -> LayerProblem:
+        """With the bound M that its perspective needs, derived for its prices and cardinality."""
+        return bounded(problem, self.most, deadline.check)
 
     def _priced(self, factor: float) -> LayerProblem:
         return replace(

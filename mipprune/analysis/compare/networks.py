@@ -116,7 +116,11 @@ class _ToyWork:
         paid = factor * self.config.unit_price
         problem = _problem(self.toy, self.config, paid)
         exact = solve(problem, gap=self.config.tolerance, seconds=deadline.seconds)
+        if exact.status == Status.INTERRUPTED:
+            return exact.status
         found = relax(problem, seconds=deadline.seconds)
+        if found.status == Status.INTERRUPTED:
+            return found.status
         y = np.concatenate(found.indicator)
         self.comparison.sweep.append(
             {

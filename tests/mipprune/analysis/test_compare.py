@@ -4,16 +4,19 @@ import itertools
 import json
 import re
 from dataclasses import replace
+from functools import partial
 from itertools import combinations
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from rich.console import Console
 
-from formulations import load_problem, save_problem, solve
+from formulations import LayerProblem, load_problem, save_problem, solve
 from formulations.errors import InputError
 from formulations.layer.refit import refit
 from formulations.solving.result import Status
+from formulations.symbolic.catalogue import find
 from mipprune.analysis.compare import layers
 from mipprune.analysis.compare.compare import compare
 from mipprune.analysis.compare.comparison import Comparison
@@ -23,7 +26,8 @@ from mipprune.analysis.compare.problems import generate
 from mipprune.cli import main
 from mipprune.config.compare import CompareConfig
 from mipprune.config.overrides import configure
-from mipprune.report.pictures import _draw_rows, draw_comparison
+from mipprune.report import tables
+from mipprune.report.pictures import _draw_progress, _draw_rows, _draw_sweep, draw_comparison
 
 
 def settings(*words) -> CompareConfig:
@@ -94,11 +98,11 @@ def test_a_gap_is_how_far_a_row_is_from_the_optimum_at_most(layer):
 
 def test_every_row_has_the_limit_of_its_own_and_shows_what_it_has():
     """By a clock that counts how often it is looked at."""
-    comparison = Comparison(settings("time_limit=200"), clock=itertools.count().__next__)
+    comparison = Comparison(settings("time_limit=200", "lam=[1]"), clock=itertools.count().__next__)
     comparison.run(toy_jobs("xor", comparison, steps=10**9))
     rows = by_name(comparison.found())
     assert rows["exact"]["status"] == "optimal"
-    for name in ("spr λ=0.1", "spr λ=1", "group-lasso", "magnitude"):
+    for name in ("spr λ=1", "group-lasso", "magnitude"):
         assert rows[name]["status"] == "time_limit"
         assert rows[name]["objective"] >= 0
     comparison = Comparison(settings("time_limit=20"), clock=itertools.count().__next__)
@@ -109,12 +113,12 @@ def test_every_row_has_the_limit_of_its_own_and_shows_what_it_has():
     assert rows["magnitude"]["status"] == "heuristic"
 
 
-def test_what_is_worked_on_is_said_with_its_share_and_the_time():
+def test_what_is_worked_on_is_said_with_its_share():
     lines = []
     compare("layer:generated", settings("groups=4"), lines.append)
-    assert re.match(r"0%, 0 s: exact$", lines[0])
-    assert any(re.match(r"0%, \d+ s: exact, incumbent .* gap .*%, 1 nodes$", x) for x in lines)
-    assert re.match(r"9\d%, \d+ s: magnitude$", lines[-1])
+    assert lines[0] == "0% exact"
+    assert any(re.match(r"0% exact: incumbent .* gap .*%, 1 nodes$", x) for x in lines)
+    assert re.match(r"9\d% magnitude$", lines[-1])
 
 
 def test_ctrl_c_keeps_the_rows_that_are_finished(monkeypatch, tmp_path, capsys):
@@ -148,6 +152,40 @@ def test_a_solver_that_ctrl_c_ended_ends_the_comparison(monkeypatch):
     assert [row["name"] for row in found["rows"]] == ["exact"]
 
 
+def test_ctrl_c_within_a_curve_keeps_its_points_and_trains_no_more(monkeypatch):
+    exact, calls = layers.solve, itertools.count()
+
+    def interrupted(*words, **options):
+        found = exact(*words, **options)
+        return replace(found, status=Status.INTERRUPTED) if next(calls) == 7 else found
+
+    monkeypatch.setattr(layers, "solve", interrupted)
+    lines = []
+    found = compare("layer:generated", settings("groups=4", "sweep=3"), lines.append)
+    assert found["interrupted"]
+    assert (len(found["front"]), len(found["sweep"])) == (5, 1)
+    assert by_name(found)["magnitude"]["status"] == "heuristic"
+
+
+def test_a_bound_m_is_derived_for_the_prices_and_the_number_of_groups_at_hand():
+    """With one group of four alike its weight is larger than all groups' weights bound it."""
+    rng = np.random.default_rng(0)
+    inputs = rng.standard_normal((400, 1)) + 0.1 * rng.standard_normal((400, 4))
+    term = find("pseudo-huber").term(0.001, weight=0.05)
+    problem = LayerProblem.from_data(inputs, inputs.sum(axis=1, keepdims=True), term)
+    choices = [np.zeros(4, bool), *np.eye(4, dtype=bool)]
+    best = min(problem.objective(refit(problem, choice), choice) for choice in choices)
+    comparison = Comparison(settings("cardinality=1", "sweep=1", "lam=[1]"))
+    names = ("exact", "spr-trained", "spr λ=1, ranked", "1 groups", "price × 0.0333")
+    comparison.run(job for job in layer_jobs(problem, comparison) if job.name in names)
+    rows = by_name(comparison.found())
+    for name in ("exact", "spr λ=1, ranked"):
+        assert rows[name]["objective"] == pytest.approx(best, rel=1e-3), name
+    assert rows["spr-trained"]["bound"] <= best
+    assert comparison.front[0]["loss"] == pytest.approx(best - 0.001, rel=1e-3)
+    assert comparison.sweep[0]["exact_kept"] == 1
+
+
 def test_labels_stand_beyond_the_ends_of_their_bars(layer):
     figure, axes = plt.subplots()
     _draw_rows(axes, layer)
@@ -155,7 +193,36 @@ def test_labels_stand_beyond_the_ends_of_their_bars(layer):
         below = bar.get_width() < 0
         assert label.get_horizontalalignment() == ("right" if below else "left")
         assert label.xy[0] == bar.get_width()
+        assert label.get_text() != "-0.00 %"
     plt.close(figure)
+
+
+def test_the_axis_of_time_holds_the_whole_solve(layer):
+    figure, axes = plt.subplots()
+    _draw_progress(axes, layer)
+    left, right = axes.get_xlim()
+    assert left == 0
+    assert right > layer["progress"][-1]["seconds"]
+    plt.close(figure)
+
+
+def test_points_of_the_front_that_are_not_proved_are_marked(layer):
+    figure, (plain, marked) = plt.subplots(1, 2)
+    _draw_sweep(plain, layer)
+    _draw_sweep(marked, {**layer, "front": [{**p, "status": "time_limit"} for p in layer["front"]]})
+    labels = [line.get_label() for line in marked.lines]
+    assert "not proved" in labels
+    assert len(labels) == len(plain.lines) + 1
+    plt.close(figure)
+
+
+def test_a_terminal_shows_the_time_so_far_and_what_is_worked_on(monkeypatch, capsys):
+    monkeypatch.setattr(tables, "Console", partial(Console, force_terminal=True, width=100))
+    with tables.status() as show:
+        show("12% group-lasso [of 2]")
+    shown = capsys.readouterr().err
+    assert "0:00:00" in shown
+    assert "12% group-lasso [of 2]" in shown
 
 
 def test_cardinality_holds_in_every_row_that_chooses():
