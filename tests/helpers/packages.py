@@ -1,5 +1,6 @@
 """Packages that are installed as far as Python can see."""
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,6 +16,8 @@ def install(
     """
     for name, text in files.items():
         (folder / name).write_text(text, encoding="utf-8")
+        # another test's module of this name may be loaded
+        monkeypatch.delitem(sys.modules, name.removesuffix(".py"), raising=False)
     metadata = folder / "my_package-1.0.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: my-package\nVersion: 1.0\n")
