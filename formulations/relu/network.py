@@ -17,7 +17,7 @@ import numpy as np
 
 from formulations.arrays import BoolArray, FloatArray
 from formulations.errors import InputError
-from formulations.solving.result import Status, relative_gap
+from formulations.solving.result import Bounded, Status
 
 # Which units of each hidden layer are kept: one (n_l,) bool array a layer.
 Support = tuple[BoolArray, ...]
@@ -135,7 +135,7 @@ def pre_activations(
 
 
 @dataclass(frozen=True, eq=False)
-class NetworkSolution:
+class NetworkSolution(Bounded):
     """A choice of hidden units (and of weights, in training) with a proved bound.
 
     Attributes
@@ -175,18 +175,13 @@ class NetworkSolution:
     solver: str
 
     @property
-    def gap(self) -> float:
-        """(objective − bound) / |objective|, never negative."""
-        return relative_gap(self.objective, self.bound)
-
-    @property
     def kept(self) -> int:
         """Number of hidden units kept."""
         return sum(int(keep.sum()) for keep in self.support)
 
 
 @dataclass(frozen=True, eq=False)
-class NetworkRelaxation:
+class NetworkRelaxation(Bounded):
     """The linear relaxation of a big-M model, and the network that rounding makes of it.
 
     The names are those of :class:`formulations.Solution` of a relaxed layer problem.
@@ -223,11 +218,6 @@ class NetworkRelaxation:
     rounded: float
     seconds: float
     solver: str
-
-    @property
-    def gap(self) -> float:
-        """(objective − bound) / |objective|, never negative."""
-        return relative_gap(self.objective, self.bound)
 
     @property
     def kept(self) -> int:

@@ -27,8 +27,20 @@ class Status(StrEnum):
     INFEASIBLE = "infeasible"
 
 
+class Bounded:
+    """What has an objective and a proved lower bound on the optimum."""
+
+    objective: float
+    bound: float
+
+    @property
+    def gap(self) -> float:
+        """(objective − bound) / |objective|, never negative."""
+        return relative_gap(self.objective, self.bound)
+
+
 @dataclass(frozen=True)
-class Progress:
+class Progress(Bounded):
     """Where a solve stands.
 
     Attributes
@@ -46,14 +58,9 @@ class Progress:
     nodes: int
     seconds: float
 
-    @property
-    def gap(self) -> float:
-        """As in :class:`Solution`."""
-        return relative_gap(self.objective, self.bound)
-
 
 @dataclass(frozen=True)
-class Solution:
+class Solution(Bounded):
     """A feasible choice with a proved bound.
 
     Attributes
@@ -84,11 +91,6 @@ class Solution:
     nodes: int
     seconds: float
     solver: str
-
-    @property
-    def gap(self) -> float:
-        """(objective − bound) / |objective|, never negative."""
-        return relative_gap(self.objective, self.bound)
 
     @property
     def kept(self) -> int:

@@ -1,22 +1,3 @@
-"""Types of the compiled steps; what they do stands in :mod:`.descent_numpy`."""
+"""The compiled steps have the types of those in NumPy, and do what is said there."""
 
-from formulations.arrays import BoolArray, FloatArray
-
-class Descent:
-    weights: FloatArray
-    surplus: FloatArray
-    def __init__(
-        self,
-        gram: FloatArray,
-        cross: FloatArray,
-        constant: float,
-        ridge: FloatArray,
-        price: FloatArray,
-        bound: FloatArray,
-        lipschitz: FloatArray,
-        free: BoolArray,
-        weights: FloatArray,
-        rounding: float,
-    ) -> None: ...
-    def look(self) -> tuple[float, float]: ...
-    def advance(self, steps: int) -> None: ...
+from formulations.layer.relaxations.descent_numpy import Descent as Descent

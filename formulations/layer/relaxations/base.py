@@ -23,10 +23,26 @@ from formulations.layer.problem import LayerProblem
 from formulations.layer.stack import Stack
 from formulations.solving import safe_bound
 from formulations.solving.node import KEPT, REMOVED, Node
+from formulations.terms.partition import Partition
 
 _MULTIPLIERS = 8  # values of μ tried at a node
 
 P = TypeVar("P", LayerProblem, LayerProblem | Stack)
+
+
+def trivial_bound(problem: LayerProblem) -> float:
+    """Fenchel's bound at no weights, which needs no work: c₀ − Σ_j max(0, φ_B*(B_j) − c_j).
+
+    Prices of blocks of groups, where indicators are nested, are left aside.
+    """
+    point = safe_bound.dual_point(
+        problem.curvature, problem.cross, problem.constant, 0 * problem.cross
+    )
+    sizes = Partition(np.full(problem.groups, problem.block * problem.outputs))
+    conjugate = safe_bound.shrinkage_conjugate(problem.term, point, sizes)
+    gained = float(np.maximum(conjugate - problem.price, 0.0).sum())
+    rounding = safe_bound.unit(problem.groups) * (gained + float(problem.price.sum()))
+    return point.value - gained - point.margin - rounding
 
 
 class Solved(NamedTuple):

@@ -3,6 +3,6 @@
 try:
     from formulations.layer.relaxations._descent import Descent
 except ImportError:  # installed without a compiler: the same steps, some ten times slower
-    from formulations.layer.relaxations.descent_numpy import Descent  # type: ignore[assignment]
+    from formulations.layer.relaxations.descent_numpy import Descent
 
 __all__ = ["Descent"]

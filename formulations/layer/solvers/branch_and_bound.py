@@ -21,6 +21,7 @@ from formulations.layer.extraction.extract import EXTRACTION, extract
 from formulations.layer.incumbents import RefitIncumbents
 from formulations.layer.problem import LayerProblem
 from formulations.layer.refit import refit
+from formulations.layer.relaxations.base import trivial_bound
 from formulations.layer.relaxations.coordinate_descent import CoordinateDescent
 from formulations.layer.relaxations.indicator_newton import IndicatorNewton
 from formulations.layer.relaxations.proximal_gradient import ProximalGradient
@@ -35,9 +36,7 @@ from formulations.solving.result import (
     judge,
     relative_gap,
 )
-from formulations.solving.safe_bound import dual_point, shrinkage_conjugate, unit
 from formulations.solving.tree import Tree
-from formulations.terms.partition import Partition
 
 # what bounds the nodes of a problem of at most so many groups, to a relative precision
 MakeRelaxation = Callable[[LayerProblem, int, float], Relaxation]
@@ -105,7 +104,7 @@ def solve(
         with deadline.held():  # the first incumbent is not broken off
             incumbents.begin(first)
     root = Node.root(problem.groups)
-    root.bound = _at_no_weights(inner)
+    root.bound = trivial_bound(inner)
     status = attempt(lambda: tree.search(root))
     weights, objective = incumbents.solution()
     bound = min(max(tree.bound, root.bound), objective)
@@ -156,7 +155,7 @@ def relax(
     relaxation = make(inner, most, 0.1 * tolerance)
     relaxation.pause = deadline.check
     status = attempt(lambda: relaxation.evaluate([root], np.inf))
-    bound = root.bound if np.isfinite(root.bound) else _at_no_weights(inner)
+    bound = root.bound if np.isfinite(root.bound) else trivial_bound(inner)
     support = root.indicator > 0.5
     return units.solution(
         Solution(
@@ -181,16 +180,6 @@ def _begin(
     most = check_cardinality(cardinality, problem.groups)
     problem = bounded(problem, most, deadline.check)
     return problem, most, extract(problem, extraction, deadline.part(EXTRACTION)).problem
-
-
-def _at_no_weights(problem: LayerProblem) -> float:
-    """Fenchel's bound at no weights, which needs no work: c₀ − Σ_j max(0, φ_B*(B_j) − c_j)."""
-    point = dual_point(problem.curvature, problem.cross, problem.constant, 0 * problem.cross)
-    sizes = Partition(np.full(problem.groups, problem.block * problem.outputs))
-    conjugate = shrinkage_conjugate(problem.term, point, sizes)
-    gained = float(np.maximum(conjugate - problem.price, 0.0).sum())
-    rounding = unit(problem.groups) * (gained + float(problem.price.sum()))
-    return point.value - gained - point.margin - rounding
 
 
 def _support_of(problem: LayerProblem, start: FloatArray) -> BoolArray:

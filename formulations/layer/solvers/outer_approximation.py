@@ -35,6 +35,7 @@ from formulations.layer.big_m import bounded, first_choice
 from formulations.layer.extraction.extract import EXTRACTION, extract
 from formulations.layer.problem import LayerProblem
 from formulations.layer.refit import refit
+from formulations.layer.relaxations.base import trivial_bound
 from formulations.layer.solvers.cuts import BigMCuts, CutRelaxation, Cuts, PerspectiveCuts
 from formulations.layer.solvers.master import POOL, Master
 from formulations.layer.units import InUnits
@@ -49,7 +50,6 @@ from formulations.solving.result import (
     judge,
     relative_gap,
 )
-from formulations.solving.safe_bound import unit
 from formulations.solving.tree import Tree
 
 FORMS: dict[str, type[Cuts]] = {"perspective": PerspectiveCuts, "big-m": BigMCuts}
@@ -217,7 +217,7 @@ class _Work:
     Attributes
     ----------
     root : Node
-        Bounded in closed form, by the cut at no weights, before any linear program.
+        Bounded in closed form, at no weights, before any linear program.
     cuts, tree
         None before there is time for them.
     """
@@ -244,14 +244,10 @@ class _Work:
         self.incumbents = _Refits(stated, self.most, deadline.check)
         self.cuts: Cuts | None = None
         self.tree: Tree | None = None
-        nothing, ones = np.zeros_like(self.inner.cross), np.ones(self.inner.groups)
-        first = PerspectiveCuts(self.inner, np.inf, deadline.check)
-        constant, slope = first.under_estimator(nothing, ones)
         self.root = Node.root(self.inner.groups)
-        reduced = np.minimum(0.0, slope + self.inner.price)
-        rounding = unit(len(slope)) * float((np.abs(slope) + self.inner.price).sum())
-        self.root.bound = constant + float(reduced.sum()) - rounding
-        self.root.indicator, self.root.warm = 0 * ones, nothing
+        self.root.bound = trivial_bound(self.inner)
+        self.root.indicator = np.zeros(self.inner.groups)
+        self.root.warm = np.zeros_like(self.inner.cross)
         self.root.surplus = None
 
     @property

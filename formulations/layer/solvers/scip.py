@@ -16,6 +16,7 @@ from formulations.layer.export import check_numbers, write_file
 from formulations.layer.problem import LayerProblem
 from formulations.layer.pyomo_model import pyomo_model
 from formulations.layer.refit import refit
+from formulations.layer.relaxations.base import trivial_bound
 from formulations.layer.units import InUnits
 from formulations.solving.deadline import Deadline, Stopped, attempt
 from formulations.solving.result import (
@@ -71,8 +72,8 @@ def solve(
     scip.hideOutput()
 
     support, nodes = np.zeros(problem.groups, bool), 0
-    with np.errstate(over="ignore"):  # Fenchel's at no weights, until SCIP has one
-        proved = stated.dual_bound(np.zeros_like(stated.cross))
+    with np.errstate(over="ignore"):
+        proved = trivial_bound(stated)  # until SCIP has one
 
     def work() -> None:
         nonlocal proved, nodes

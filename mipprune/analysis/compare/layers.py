@@ -125,7 +125,7 @@ class _LayerWork:
         def work(deadline: Deadline) -> Status | None:
             try:
                 solution = solver(self.problem, seconds=deadline.seconds, **options)
-            except (InputError, RuntimeError):
+            except InputError:
                 if options.get("extraction") != "sdp":
                     raise
                 # the semidefinite program: too large, its solver not installed, or at a loss
