@@ -109,10 +109,10 @@ def disorder(recorded: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, 
             found.append(f"{row['name']}: {row['objective']:g}, below the exact {exact:g}")
     order = ["big-m-relaxation", "perspective-relaxation", "perspective+schur"]
     order += ["perspective+ascent", "exact"]
-    found += [
+    found += [  # a relaxation's bound may end some 1e-4 below its value
         f"{tighter}: {value[tighter]:g}, below {looser}: {value[looser]:g}"
         for looser, tighter in pairwise(order)
-        if value[tighter] < value[looser] - slack
+        if value[tighter] < (1 - 1e-3) * value[looser]
     ]
     if abs(value["spr-trained"] - value["perspective-relaxation"]) > slack:
         found.append("spr-trained does not reach the relaxation that it descends")
