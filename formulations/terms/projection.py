@@ -110,7 +110,8 @@ class Projection:
             shown = ", ".join(f"{name} {shape}" for name, shape in shapes.items() if shape)
             raise InputError(f"one number for each group, or one for all, fit: not {shown}")
         self._set(**numbers, parameters=parameters)
-        radius = self.profile.find_radius(price / weight, parameters)
+        with np.errstate(over="ignore"):  # of the least weights: r* is infinite then
+            radius = self.profile.find_radius(price / weight, parameters)
         finite = np.isfinite(radius)
         safe = np.where(finite, radius, 1.0)
         paid = (self.phi(safe) + price) / safe

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -70,13 +71,35 @@ def run_all(
         options = {"initializer": _ignore_interrupts} if kind == "processes" else {}
         stack.enter_context(parallel_config(LOCAL.get(kind, kind), n_jobs=jobs, **options))
         pool = Parallel(return_as="generator", batch_size=1, pre_dispatch="n_jobs")
-        found = pool(delayed(function)(*arguments) for arguments in calls)
-        try:
-            yield found
-        finally:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of what was found in vain
-                found.close()  # not when it is collected: then its files in memory are left
+        with _broken_off():
+            found = pool(delayed(function)(*arguments) for arguments in calls)
+            try:
+                yield found
+            finally:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # of what was found in vain
+                    found.close()  # not when it is collected: then its files in memory are left
+
+
+@contextmanager
+def _broken_off() -> Iterator[None]:
+    """Let loky's manager end in silence where it is stopped before it has handed on a call.
+
+    Killing the workers empties its table of calls but not its queue of their numbers: it then looks
+    up a number that is gone, after all workers have been killed.
+    """
+    said = threading.excepthook
+
+    def hook(args: threading.ExceptHookArgs) -> None:
+        manager = args.thread is not None and args.thread.name == "ExecutorManagerThread"
+        if not (manager and issubclass(args.exc_type, KeyError)):
+            said(args)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = said
 
 
 def _ignore_interrupts() -> None:

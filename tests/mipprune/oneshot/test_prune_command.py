@@ -7,11 +7,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from joblib.externals.loky.process_executor import _ExecutorManagerThread
 from tasks import small_network
 from typer.testing import CliRunner
 
@@ -203,6 +206,21 @@ def test_a_stopped_command_leaves_one_line_and_nothing_in_memory(dense, tmp_path
         said = [line for line in process.stderr if not re.match(r"[\w. ]+: error of", line)]
     assert said == ["mipprune: stopped by SIGINT: go on with --resume\n"]
     assert process.returncode == 130
+
+
+def test_workers_stopped_before_a_call_is_handed_on_say_nothing(monkeypatch):
+    said, kill = [], _ExecutorManagerThread.kill_workers
+
+    def with_a_call_left(self, reason=""):
+        kill(self, reason)
+        self.work_ids_queue.put(-1)
+
+    monkeypatch.setattr(threading, "excepthook", said.append)
+    monkeypatch.setattr(_ExecutorManagerThread, "kill_workers", with_a_call_left)
+    calls = [(60,)] * 4
+    with pytest.raises(KeyboardInterrupt), run_all(time.sleep, calls, backend="processes", jobs=2):
+        raise KeyboardInterrupt
+    assert not said
 
 
 @pytest.mark.parametrize("method", ["spr-score", "magnitude-l1", "group-norm", "taylor", "random"])
