@@ -458,6 +458,28 @@ def memory() -> str:
     return f"{grid(head, [row])}\n\n{provenance(found['environment'])}"
 
 
+def zoo(part: str) -> Callable[[], str]:
+    """Networks of other packages: how many of them, or each."""
+
+    def make() -> str:
+        import zoo_table
+
+        record = load("zoo")
+        if record is None:
+            return missing("python benchmarks/zoo.py --record")
+        if part == "networks":
+            return zoo_table.full(record["rows"])
+        sides = [side for row in record["rows"].values() for side in row.values()]
+        used = sorted({side["environment"] for side in sides})
+        versions = record["environments"][used[-1]]["packages"]
+        others = ("torchvision", "timm", "transformers", "torch-pruning")
+        more = "".join(f", {name} {versions[name]}" for name in others)
+        recorded = provenance(*(record["environments"][number] for number in used), more=more)
+        return f"{zoo_table.summary(record['rows'])}\n\n{recorded}"
+
+    return make
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "demo-networks": demo_networks,
     "demo-relaxations": demo_relaxations,
@@ -479,6 +501,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "input-pipeline": input_pipeline,
     "one-shot": one_shot,
     "memory": memory,
+    "zoo": zoo("summary"),
+    "zoo-networks": zoo("networks"),
 }
 
 
