@@ -80,9 +80,7 @@ def export_difference(network: nn.Module, given: Inputs) -> float:
     with TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         file = Path(folder) / "network.onnx"
-        torch.onnx.export(
-            network, positional, file, kwargs=keywords, dynamo=True, verbose=False, optimize=False
-        )
+        torch.onnx.export(network, positional, file, kwargs=keywords, dynamo=True, verbose=False)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3

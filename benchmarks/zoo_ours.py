@@ -24,11 +24,11 @@ _MORE = (0.6, 0.7, 0.8, 0.9, 0.95)
 def norms(network: nn.Module, groups: Groups) -> np.ndarray:
     """(groups,) L2 norms of the weights that make each group's channels."""
     squares = np.zeros(groups.count)
-    tensors = dict(network.named_parameters())
+    tensors = network.state_dict()
     for member in groups.members:
         if member.role != "producer":
             continue
-        weights = tensors[member.tensor].detach().double().square()
+        weights = tensors[member.tensor].double().square()
         each = weights.movedim(member.axis, 0).flatten(1).sum(1) if weights.dim() > 1 else weights
         inside = member.group >= 0
         np.add.at(squares, member.group[inside], each.numpy()[inside])

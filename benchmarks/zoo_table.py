@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 Row = dict[str, Any]
@@ -33,18 +34,51 @@ def exported(row: Row) -> bool | None:
     return False if row.get("export_dense") is not None else None
 
 
+def runs(row: Row) -> bool:
+    """Whether torch-pruning's network runs."""
+    return "share" in row
+
+
+def same_shapes(row: Row) -> bool | None:
+    """Whether its outputs have the shapes of the dense network's."""
+    return row.get("same_shapes")
+
+
 def same(row: Row) -> bool | None:
     """Whether torch-pruning's network computes what the masked one does."""
     return None if row.get("difference") is None else bool(row["difference"] <= SAME)
 
 
-OURS = {"groups": groups_found, "exact": exact, "budget": met, "ONNX": exported}
-PEER = {
-    "runs": lambda row: "share" in row,
-    "same shapes": lambda row: row.get("same_shapes"),
+def all_three(*columns: Callable[[Row], bool | None]) -> Callable[[Row], bool | None]:
+    """Whether some columns all are met."""
+    return lambda row: all(holds(row) for holds in columns)
+
+
+def refitted(row: Row) -> bool | None:
+    """Whether ``prune`` ran, with its refit; None where nobody asked."""
+    return row.get("one_shot", {}).get("ran")
+
+
+OURS: dict[str, Callable[[Row], bool | None]] = {
+    "groups": groups_found,
+    "exact": exact,
     "budget": met,
+    "all three": all_three(groups_found, exact, met),
+    "ONNX": exported,
+}
+PEER: dict[str, Callable[[Row], bool | None]] = {
+    "runs": runs,
+    "same shapes": same_shapes,
+    "budget": met,
+    "all three": all_three(runs, same_shapes, met),
     "as masked": same,
 }
+
+
+def _of_ours(rows: dict[str, Row]) -> dict[str, Callable[[Row], bool | None]]:
+    """The columns of ours, with the one that has to be asked for if somebody did."""
+    asked = any("one_shot" in row.get("ours", {}) for row in rows.values())
+    return {**OURS, "prune": refitted} if asked else OURS
 
 
 def faults(rows: dict[str, Row]) -> list[str]:
@@ -102,14 +136,15 @@ def _grid(head: list[str], rows: list[list[str]]) -> str:
 
 def summary(rows: dict[str, Row]) -> str:
     """How many networks of each package meet each column."""
-    head = ["networks of", "count", *(f"ours: {title}" for title in OURS)]
+    ours = _of_ours(rows)
+    head = ["networks of", "count", *(f"ours: {title}" for title in ours)]
     head += [f"torch-pruning: {title}" for title in PEER]
     packages = list(dict.fromkeys(name.partition("/")[0] for name in rows))
     lines = []
     for package in [*packages, "all"]:
         own = [row for name, row in rows.items() if package in (name.partition("/")[0], "all")]
         cells = [package, str(len(own))]
-        for side, columns in (("ours", OURS), ("peer", PEER)):
+        for side, columns in (("ours", ours), ("peer", PEER)):
             measured = [row[side] for row in own if side in row]
             for holds in columns.values():
                 count = sum(bool(holds(row)) for row in measured)
@@ -120,14 +155,15 @@ def summary(rows: dict[str, Row]) -> str:
 
 def full(rows: dict[str, Row]) -> str:
     """A line for every network."""
+    asked = [title for title in _of_ours(rows) if title not in OURS]
     head = [
-        "network", "parameters, M", "MACs, M", "groups", "exact", "MACs left %", "ONNX",
+        "network", "parameters, M", "MACs, M", "groups", "exact", "MACs left %", "ONNX", *asked,
         "torch-pruning: runs", "same shapes", "MACs left %", "as masked", "reasons",
     ]  # fmt: skip
-    return _grid(head, [_cells(name, row) for name, row in rows.items()])
+    return _grid(head, [_cells(name, row, bool(asked)) for name, row in rows.items()])
 
 
-def _cells(name: str, row: Row) -> list[str]:
+def _cells(name: str, row: Row, asked: bool) -> list[str]:
     ours, peer = row.get("ours", {}), row.get("peer", {})
     either = ours or peer
     reasons = [f"{who}: {_reason(side)}" for who, side in (("ours", ours), ("torch-pruning", peer))
@@ -140,6 +176,7 @@ def _cells(name: str, row: Row) -> list[str]:
         _number(exact(ours), ours.get("difference")),
         _share(ours),
         _number(exported(ours), ours.get("export_difference")),
+        *([_mark(refitted(ours))] if asked else []),
         _mark(("share" in peer) if peer else None),
         _mark(peer.get("same_shapes")),
         _share(peer),
