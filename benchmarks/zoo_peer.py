@@ -100,7 +100,7 @@ def _tried(
     step = "the pruner"
     try:
         pruner = _pruner(network, outputs_of(entry, network), example, ratio, heads)
-        followed = Followed(network)
+        followed = Followed(network, pruner.DG)
         step = "step"
         groups = 0
         for group in pruner.step(interactive=True):
@@ -212,9 +212,9 @@ def _mend(network: nn.Module, pruner: tp.pruner.BasePruner) -> None:
 # ---- masks --------------------------------------------------------------------------------------
 
 
-_ROWS = (
+_LAYERS = (
     nn.modules.conv._ConvNd, nn.Linear, nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm,
-    nn.modules.instancenorm._InstanceNorm,
+    nn.modules.instancenorm._InstanceNorm, nn.Embedding, nn.MultiheadAttention,
 )  # fmt: skip
 
 
@@ -222,60 +222,91 @@ class Followed:
     """Which output channels of which layers of a dense network have been removed so far.
 
     Indices are those of a network that is getting smaller, so every layer's own are remembered.
+
+    Parameters
+    ----------
+    network : nn.Module
+        That gets smaller.
+    graph : tp.DependencyGraph
+        By which it does.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, graph: tp.DependencyGraph) -> None:
         self._names = {module: name for name, module in network.named_modules()}
+        self._graph = graph
         self._left: dict[str, torch.Tensor] = {}
         self._gone: dict[str, list[torch.Tensor]] = {}
+        self._dims: dict[str, int] = {}  # of parameters of no layer
         self._unknown = ""
 
     def see(self, group: Any) -> None:
         """Remember what a group is about to remove."""
-        seen: dict[str, tuple[nn.Module, set[int]]] = {}
+        seen: dict[str, tuple[int, set[int]]] = {}
         for dep, idxs in group:
-            module, handler = dep.target.module, dep.handler
-            if isinstance(module, nn.Parameter):
-                self._unknown = self._unknown or "parameters of no layer are pruned"
-            elif module in self._names and getattr(handler, "__name__", "").endswith(
-                "out_channels"
-            ):
-                name = self._names[module]
-                seen.setdefault(name, (module, set()))[1].update(map(int, idxs))
-        for name, (module, idxs) in seen.items():
-            if isinstance(module, (nn.PReLU,)):
-                continue
-            if not isinstance(module, (*_ROWS, nn.Embedding)):
-                self._unknown = self._unknown or f"a {type(module).__name__} is pruned"
-                continue
-            left = self._left.setdefault(name, torch.arange(_channels(module)))
+            target, handler = dep.target.module, dep.handler
+            if isinstance(target, nn.Parameter):
+                name = self._graph._param_to_name[target]
+                self._dims[name] = dep.target.pruning_dim
+                seen.setdefault(name, (target.shape[self._dims[name]], set()))[1].update(idxs)
+            elif target not in self._names or isinstance(target, nn.PReLU):
+                continue  # operations, and a layer that makes nothing of nothing
+            elif getattr(handler, "__name__", "").endswith("out_channels"):
+                if not isinstance(target, _LAYERS):
+                    self._unknown = self._unknown or f"a {type(target).__name__} is pruned"
+                    continue
+                seen.setdefault(self._names[target], (_channels(target), set()))[1].update(idxs)
+        for name, (channels, idxs) in seen.items():
+            left = self._left.setdefault(name, torch.arange(channels))
             stays = torch.ones(len(left), dtype=torch.bool)
-            stays[sorted(idxs)] = False
+            stays[sorted(map(int, idxs))] = False
             self._gone.setdefault(name, []).append(left[~stays])
             self._left[name] = left[stays]
 
     def mask(self, network: nn.Module) -> str:
         """Zero what makes the removed channels in the dense network; say why it cannot be done."""
-        if self._unknown:
-            return self._unknown
-        with torch.no_grad():
-            for name, gone in self._gone.items():
-                module, channels = network.get_submodule(name), torch.cat(gone)
-                transposed = isinstance(module, nn.modules.conv._ConvTransposeNd)
-                if transposed and module.groups > 1:
-                    return "a grouped transposed convolution is pruned"
-                for parameter in (module.weight, getattr(module, "bias", None)):
-                    if parameter is not None:
-                        axis = 1 if isinstance(module, nn.Embedding) or transposed else 0
-                        parameter.movedim(axis if parameter.dim() > 1 else 0, 0)[channels] = 0
-        return ""
+        parameters = dict(network.named_parameters())
+        for name, gone in self._gone.items():
+            if self._unknown:
+                break
+            channels = torch.cat(gone)
+            if name in self._dims:
+                _zero(parameters[name], self._dims[name], channels)
+            else:
+                self._unknown = _mask_layer(network.get_submodule(name), channels)
+        return self._unknown
 
 
-def _channels(module: nn.Module) -> int:
-    if isinstance(module, nn.Embedding):
-        return module.embedding_dim
-    if isinstance(module, nn.modules.conv._ConvTransposeNd):
-        return module.out_channels
-    if module.weight is None:  # a norm without weights
-        return module.num_features
-    return len(module.weight)
+def _mask_layer(layer: nn.Module, channels: torch.Tensor) -> str:
+    """Zero what makes some output channels of a layer; say why it cannot be done."""
+    if isinstance(layer, nn.MultiheadAttention):
+        if layer.in_proj_weight is None:
+            return "attention with inputs of several widths is pruned"
+        each = torch.cat([channels + k * layer.embed_dim for k in range(3)])
+        _zero(layer.in_proj_weight, 0, each)
+        _zero(layer.in_proj_bias, 0, each)
+        layer = layer.out_proj
+    axis = 0
+    if isinstance(layer, nn.Embedding):
+        axis = 1
+    elif isinstance(layer, nn.modules.conv._ConvTransposeNd):
+        if layer.groups > 1:
+            return "a grouped transposed convolution is pruned"
+        axis = 1
+    _zero(layer.weight, axis, channels)
+    _zero(getattr(layer, "bias", None), 0, channels)
+    return ""
+
+
+@torch.no_grad()
+def _zero(tensor: torch.Tensor | None, axis: int, channels: torch.Tensor) -> None:
+    if tensor is not None:
+        tensor.movedim(axis, 0)[channels] = 0
+
+
+def _channels(layer: nn.Module) -> int:
+    for name in ("out_channels", "out_features", "num_features", "num_channels", "embed_dim"):
+        if (count := getattr(layer, name, None)) is not None:
+            return int(count)
+    if isinstance(layer, nn.Embedding):
+        return layer.embedding_dim
+    return layer.normalized_shape[-1]
