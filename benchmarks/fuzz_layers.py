@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 from itertools import product
 from typing import Any
 
@@ -81,10 +82,23 @@ class Case:
         )
 
 
+# a derivation takes up to seconds, and serves all seeds
+_derived = cache(derive)
+
+
+def phi_of(seed: int) -> str:
+    """The name of a seed's φ."""
+    return _phi(np.random.default_rng(seed))
+
+
+def _phi(rng: np.random.Generator) -> str:
+    return str(rng.choice(list(PHI), p=[0.4, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1]))
+
+
 def layer_case(seed: int) -> Case:
     """The problem of a seed."""
     rng = np.random.default_rng(seed)
-    phi = str(rng.choice(list(PHI), p=[0.4, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1]))
+    phi = _phi(rng)
     groups, block = int(rng.integers(2, 8)), int(rng.choice([1, 1, 2, 3]))
     outputs, count = int(rng.integers(1, 4)), int(rng.integers(3, 60))
     width = groups * block
@@ -146,9 +160,9 @@ def _term(
     if phi == "mcp":
         weight = 0.4 * float(np.linalg.eigvalsh(gram)[0])
         if weight > 1e-10 * float(np.trace(gram)):
-            return derive("a*r**2", extract="a").term(price, bound, weight=weight)
+            return _derived("a*r**2", extract="a").term(price, bound, weight=weight)
         phi = "square"
-    unit = derive(PHI[phi][0])
+    unit = _derived(PHI[phi][0])
     # what φ takes of the loss at the usual length
     at = {"square": length**2, "power": length**1.5, "quartic": length**4}.get(phi)
     at = min(length, length**2) if at is None else at

@@ -1,7 +1,8 @@
 """What a derivation asks of sympy: symbols, limits, and roots that are believed only if they hold.
 
 All symbols are positive. Every question has a time limit: sympy may search for minutes for a root
-that is then no use, and a derivation does without it.
+that is then no use, and a derivation does without it. What takes longest, to simplify and to solve,
+is asked once in a process: one φ at another price, in other norms or bounds asks the same again.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import signal
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeVar
 
 import numpy as np
@@ -34,6 +36,7 @@ _LIMIT_SECONDS = 10.0
 # A symbolic root is believed where it solves its equation to this, relative, on all samples.
 _ROOT_TOLERANCE = 1e-11
 _LONGEST_ROOT = 60  # operations; a longer one tells nobody anything
+_REMEMBERED = 1024  # answers; a derivation has some ten to thirty
 
 T = TypeVar("T")
 
@@ -92,9 +95,7 @@ class Equation:
         if self.left.has(sp.Piecewise):
             return None
         free = sp.Symbol("x")  # without assumptions: sympy then loses no roots
-        equation = self.left.subs(self.unknown, free) - self.right
-        roots: list[sp.Expr] = within(_SOLVE_SECONDS, lambda: sp.solve(equation, free), [])
-        for root in roots:
+        for root in _solved(self.left.subs(self.unknown, free) - self.right, free):
             root = simplified_below(root, self.right, self.limit)
             if root.count_ops() > _LONGEST_ROOT or root.has(free, sp.I, sp.Piecewise, sp.LambertW):
                 continue
@@ -172,6 +173,13 @@ def substitution(values: Mapping[str, float]) -> dict[sp.Symbol, float]:
     return {sp.Symbol(name, positive=True): value for name, value in values.items()}
 
 
+@lru_cache(_REMEMBERED)
+def _solved(expression: sp.Expr, unknown: sp.Symbol) -> list[sp.Expr]:
+    """Where the expression is 0, or nothing where that takes too long."""
+    return within(_SOLVE_SECONDS, lambda: sp.solve(expression, unknown), [])
+
+
+@lru_cache(_REMEMBERED)
 def simplified(expression: sp.Expr) -> sp.Expr:
     """Sympy's simplification, or the expression as it is where that takes too long."""
     return without_powers(within(_SIMPLIFY_SECONDS, lambda: sp.simplify(expression), expression))
