@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -55,18 +56,24 @@ def load_source(name: str, path: str | None) -> Source:
     return _digits(path) if name == "digits" else _cifar(name, path)
 
 
-def _digits(path: str | None) -> Source:
+@cache
+def _digits_splits() -> list[np.ndarray]:
+    """Images and labels, training before test images; text that takes half a second to read."""
     from sklearn.datasets import load_digits  # noqa: PLC0415, a second of loading
     from sklearn.model_selection import train_test_split  # noqa: PLC0415
 
-    if path is not None:
-        raise InputError("data=digits is embedded and takes no data.path")
     images, labels = load_digits(return_X_y=True)
     images = (images.reshape(-1, 1, 8, 8) * 15).astype(np.uint8)  # 0…16 to 0…240
-    splits = train_test_split(
+    return train_test_split(
         images, labels.astype(np.int64), test_size=_DIGITS_TEST, random_state=0, stratify=labels
     )
-    train_images, test_images, train_labels, test_labels = map(torch.from_numpy, splits)
+
+
+def _digits(path: str | None) -> Source:
+    if path is not None:
+        raise InputError("data=digits is embedded and takes no data.path")
+    # a copy: who is given images may change them
+    train_images, test_images, train_labels, test_labels = map(torch.tensor, _digits_splits())
     scaled = train_images.float() / 255
     return Source(
         "digits",
