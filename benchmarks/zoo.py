@@ -98,7 +98,7 @@ def _words() -> argparse.Namespace:
     )
     parser.add_argument("--one-shot", action="store_true", help="also prune(), with its refit")
     parser.add_argument("--seconds", type=int, default=180, help="of processor time a network")
-    parser.add_argument("--gib", type=float, default=12, help="of address space a network")
+    parser.add_argument("--gib", type=float, default=8, help="of address space a network")
     parser.add_argument("--record", action="store_true", help=f"add rows to {FILE}")
     parser.add_argument("--again", action="store_true", help="also those that are recorded")
     parser.add_argument("--strict", action="store_true", help="compare with what is recorded")
