@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import runpy
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -15,6 +14,7 @@ from formulations.errors import InputError
 from formulations.symbolic.definition import derive
 from formulations.symbolic.derivation import Derivation
 from formulations.terms.term import Term
+from formulations.user_files import load, reference
 
 # Other packages add terms under this name: derivations, as made by derive.
 ENTRY_POINTS = "formulations.terms"
@@ -63,11 +63,12 @@ def find(source: str, **options: Any) -> Derivation:
     InputError
         In one line.
     """
-    file, _, name = source.partition(":")
-    if file.endswith(".py"):
+    if file := reference(source, "term"):
         if options:
-            raise InputError(f"{file} says all of its term: {', '.join(options)} cannot be given")
-        return _from_file(Path(file), name or "term")
+            raise InputError(
+                f"{file[0]} says all of its term: {', '.join(options)} cannot be given"
+            )
+        return _from_file(*file)
     if source in CATALOGUE:
         phi, own, _ = CATALOGUE[source]
         return derive(phi, **{**own, **options}) if options else entry(source)
@@ -86,15 +87,7 @@ def _from_package(name: str, options: Mapping[str, Any]) -> Derivation:
 
 
 def _from_file(path: Path, name: str) -> Derivation:
-    if not path.is_file():
-        raise InputError(f"there is no file {path}")
-    try:
-        found = runpy.run_path(str(path))
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
-    except (Exception, SystemExit) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path} does not run: {type(error).__name__}: {reason}") from None
+    found = load(path).names
     if not isinstance(found.get(name), Derivation):
         names = [key for key, value in found.items() if isinstance(value, Derivation)]
         hint = f"it has {', '.join(names)}" if names else "it has none"
