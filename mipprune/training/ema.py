@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from mipprune.models.weights import load_state
+
 
 class Average:
     """Exponential moving average of a network's weights and statistics.
@@ -54,9 +56,8 @@ class Average:
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
         """Restore :meth:`state_dict`."""
         self._steps = int(state["steps"])
-        self.network.load_state_dict(
-            {k.removeprefix("mean."): v for k, v in state.items() if k != "steps"}
-        )
+        means = {k.removeprefix("mean."): v for k, v in state.items() if k != "steps"}
+        load_state(self.network, means)
 
     def copy_to(self, network: nn.Module) -> None:
         """Give a network the means."""
