@@ -16,18 +16,21 @@ from mipprune.runs.result import Measures
 
 
 def evaluate_weights(config: EvalConfig) -> Measures:
-    """Measures of the configured model with the weights of ``init``.
+    """Measures of the configured model with the weights of ``init``, or those it begins with.
 
     Raises
     ------
     InputError
         If there are no weights, or they do not fit the model.
     """
-    if not config.init:
+    if not config.init and not config.model.may_be_trained():
         raise InputError("give the weights to measure: init=FILE")
     network, data = open_weights(config)
-    path = Path(config.init)
-    size = checkpoint.file_bytes(path) if path.is_dir() else path.stat().st_size
+    if config.init:
+        path = Path(config.init)
+        size = checkpoint.file_bytes(path) if path.is_dir() else path.stat().st_size
+    else:
+        size = checkpoint.weights_bytes(network)
     return measure(network, data, size)
 
 
@@ -43,7 +46,7 @@ def evaluate_checkpoint(
     ----------
     folder : str or Path
     config : EvalConfig or mapping, optional
-        Device; data if not ``own_data``.
+        Device; data if not ``own_data``; ``model``, where the file is now that makes the network.
     own_data : bool
         Whether the data set that the network was trained on is meant.
     **settings

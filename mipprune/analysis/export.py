@@ -30,6 +30,7 @@ from mipprune.config.export import ExportConfig
 from mipprune.config.overrides import as_config
 from mipprune.data.registry import Data, load
 from mipprune.measures.latency import TIMED, WARM_UP, milliseconds
+from mipprune.models.references.outputs import only_logits
 from mipprune.models.registry import describe
 from mipprune.runs import checkpoint
 from mipprune.runs.layout import DENSE, PRUNED, RunLayout
@@ -101,17 +102,18 @@ def export(
     if "onnx" in targets:
         _require_onnx()
     folder = checkpoint.find(Path(folder), PRUNED)
-    network, source = checkpoint.load(folder)
+    network, source = checkpoint.load(folder, config.model)
     source = config.data.source() if config.data else source
     if not source.get("name"):
         raise InputError(f"{folder} names no data set: give data=NAME")
     data = load(**source, device=torch.device("cpu"))
     check_fits(folder, network, data)
     own = folder.resolve().name
-    networks = {own: network.eval()}
-    dense = _dense_beside(folder.resolve(), network)
+    network = only_logits(network.eval())
+    networks = {own: network}
+    dense = _dense_beside(folder.resolve(), network, config.model)
     if dense is not None:
-        networks = {DENSE: dense.eval(), **networks}
+        networks = {DENSE: only_logits(dense.eval()), **networks}
     threads = config.threads or torch.get_num_threads()
     forms: dict[str, dict[str, Exported]] = {}
     for name, one in networks.items():
@@ -249,12 +251,12 @@ def _properties(data: Data) -> dict[str, str]:
     return {"data": data.name, "mean": json.dumps(data.mean), "std": json.dumps(data.std)}
 
 
-def _dense_beside(folder: Path, network: nn.Module) -> nn.Module | None:
+def _dense_beside(folder: Path, network: nn.Module, model: str | None) -> nn.Module | None:
     """What a run's network was before it was pruned."""
     beside = RunLayout(folder.parent).dense
     if folder == beside or not checkpoint.is_checkpoint(beside):
         return None
-    dense, _ = checkpoint.load(beside)
+    dense, _ = checkpoint.load(beside, model)
     own, other = describe(network), describe(dense)
     return dense if all(own[k] == other[k] for k in ("name", "classes")) else None
 

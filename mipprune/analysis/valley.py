@@ -48,6 +48,7 @@ from mipprune.config.valley import ValleyConfig
 from mipprune.data.registry import Data, Split, load
 from mipprune.distributed.device import pick_device
 from mipprune.measures.network import accuracy
+from mipprune.models.references.outputs import logits_of
 from mipprune.models.registry import describe
 from mipprune.runs import checkpoint
 from mipprune.runs.layout import DENSE, REGULARIZED
@@ -156,7 +157,7 @@ class _Landscape:
                 name: part.view(shape)
                 for (name, shape), part in zip(self._shapes.items(), parts, strict=True)
             }
-            logits = functional_call(self.network, named, (images,))
+            logits = logits_of(functional_call(self.network, named, (images,)))
             return share * F.cross_entropy(logits, labels)
 
         return of
@@ -181,7 +182,7 @@ class _Landscape:
 def _measures(network: nn.Module, data: Data, sample: Split) -> dict[str, float]:
     """Loss and accuracy (%) on the sample, accuracy on all test images; as the network stands."""
     network.eval()
-    logits = torch.cat([network(images) for images in sample.images.split(1000)])
+    logits = torch.cat([logits_of(network(images)) for images in sample.images.split(1000)])
     return {
         "loss": float(F.cross_entropy(logits.double(), sample.labels)),
         "accuracy": 100 * float((logits.argmax(1) == sample.labels).double().mean()),
@@ -254,7 +255,7 @@ def _load(
     a: Path, b: Path, config: ValleyConfig, device: torch.device
 ) -> tuple[list[nn.Module], Data]:
     """Both networks, found to be of the same shape, and the data that they fit."""
-    (first, data_a), (second, data_b) = checkpoint.load(a), checkpoint.load(b)
+    (first, data_a), (second, data_b) = (checkpoint.load(f, config.model) for f in (a, b))
     _check_same_shape(a, first, b, second)
     if config.data:
         source = config.data.source()
@@ -276,7 +277,7 @@ def _check_same_shape(a: Path, first: nn.Module, b: Path, second: nn.Module) -> 
     if one["name"] != two["name"]:
         raise InputError(f"{a} is a {one['name']} and {b} a {two['name']}: compare the same model")
     shapes = [{k: tuple(t.shape) for k, t in n.state_dict().items()} for n in (first, second)]
-    facts = [{**shape, **d["widths"]} for shape, d in zip(shapes, (one, two), strict=True)]
+    facts = [{**s, **d.get("widths", {})} for s, d in zip(shapes, (one, two), strict=True)]
     differing = [k for k in facts[0] | facts[1] if facts[0].get(k) != facts[1].get(k)]
     if differing:
         name = differing[0]

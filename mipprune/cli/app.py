@@ -7,12 +7,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
 from formulations.errors import InputError
 from formulations.output import check_output, is_stdout
+
+if TYPE_CHECKING:
+    from mipprune.config.schema import NetworkConfig
 
 # typer loads pydantic, 0.2 s, to make a truth value of nothing: its own options begin with one
 _OPTIONS = dict.fromkeys(("help", "install_completion", "show_completion"), False)
@@ -160,9 +163,15 @@ def folder_and_words(words: list[str] | None) -> tuple[Path | None, list[str]]:
     return None, words
 
 
-def check_source(folder: Path | None, init: str | None) -> None:
-    """Refuse words that name no network."""
-    if folder is None and init is None:
+def is_setting(word: str) -> bool:
+    """Whether the first word of a command is a setting, ``key=value``, and no file."""
+    key, equals, _ = word.partition("=")
+    return bool(equals) and key.replace(".", "").isidentifier() and not Path(word).exists()
+
+
+def check_source(folder: Path | None, config: NetworkConfig) -> None:
+    """Refuse words that name no network with weights."""
+    if folder is None and config.init is None and not config.model.may_be_trained():
         raise InputError("name a run folder, or the weights with init=FILE")
 
 

@@ -58,7 +58,7 @@ def prune(
 
     folder, words = folder_and_words(words)
     config = configure(PruneConfig, {}, [*words, *([f"method={method}"] if method else [])])
-    check_source(folder, config.init)
+    check_source(folder, config)
     check_writable(json_file)
 
     from mipprune.oneshot.run import finetune as train_on

@@ -8,6 +8,7 @@ from typing import Annotated, Optional
 
 import typer
 
+from formulations.errors import InputError
 from mipprune.cli.app import (
     HelpSettings,
     Json,
@@ -18,20 +19,26 @@ from mipprune.cli.app import (
     complete_recipe,
     complete_setting,
     folder_and_words,
+    is_setting,
     write,
 )
 
 
-@app.command(epilog="Example: mipprune train digits-spr budget.macs=0.5 method.lam=0.05 name=half")
+@app.command(
+    epilog="Examples: mipprune train digits-spr budget.macs=0.5 method.lam=0.05 name=half | "
+    "mipprune train model=timm:resnet18 data=digits | mipprune train model=mine.py:make_net"
+)
 def train(
     recipe: Annotated[
-        str,
+        Optional[str],  # noqa: UP045
         typer.Argument(
-            metavar="RECIPE",
-            help="A recipe's name (see: recipes) or a YAML file.",
+            metavar="[RECIPE]",
+            help="A recipe's name (see: recipes) or a YAML file; without one, as the recipe "
+            "default says.",
+            show_default=False,
             autocompletion=complete_recipe,
         ),
-    ],
+    ] = None,
     overrides: Overrides = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run of this name.")
@@ -48,10 +55,18 @@ def train(
     SIGTERM and Ctrl-C save the run before it stops (exit code 143, 130); --resume goes on with it.
     """
     from mipprune.config.overrides import configure
-    from mipprune.config.recipes import read_recipe
+    from mipprune.config.recipes import DEFAULT, read_recipe
     from mipprune.config.train import Config, named
 
-    config = named(configure(Config, read_recipe(recipe), overrides or []), recipe)
+    words = overrides or []
+    if recipe is None:
+        raise InputError("name a recipe (all: mipprune recipes), or a model with model=NAME")
+    if is_setting(recipe):
+        words, recipe = [recipe, *words], None
+    values = read_recipe(recipe or DEFAULT)
+    if recipe is None and any(w.startswith(("budget=", "budget.params=")) for w in words):
+        del values["budget"]  # of which there is one
+    config = named(configure(Config, values, words), recipe)
     check_writable(json_file)
 
     if dry_run:
@@ -101,7 +116,7 @@ def evaluate(
 
     folder, words = folder_and_words(words)
     config = configure(EvalConfig, {}, words)
-    check_source(folder, config.init)
+    check_source(folder, config)
     check_writable(json_file)
 
     from mipprune.analysis.evaluate import evaluate_checkpoint, evaluate_weights

@@ -27,4 +27,9 @@ class CertifyConfig(Section):
         "processes", description="layers: processes, threads, dask or dask:ADDRESS"
     )
     jobs: int = Field(-1, description="workers on this machine; −1: one a core")
+    model: str | None = Field(
+        None,
+        description="FILE.py:FUNCTION in the place of the one that a checkpoint names, if that has "
+        "moved",
+    )
     data: DataConfig | None = Field(None, description="instead of the checkpoints' own data set")

@@ -58,4 +58,9 @@ class CompareConfig(Section):
         gt=0,
         description="seconds of each row; of a point of a curve, of each of its two solves",
     )
+    model: str | None = Field(
+        None,
+        description="checkpoint: FILE.py:FUNCTION in the place of the one that it names, if that "
+        "has moved",
+    )
     data: DataConfig | None = Field(None, description="checkpoint: instead of its own data set")

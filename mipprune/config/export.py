@@ -14,4 +14,9 @@ class ExportConfig(Section):
     threads: int | None = Field(
         None, ge=1, description="CPU threads of the latency; default: as many as torch takes"
     )
+    model: str | None = Field(
+        None,
+        description="FILE.py:FUNCTION in the place of the one that a checkpoint names, if that has "
+        "moved",
+    )
     data: DataConfig | None = Field(None, description="instead of the checkpoint's own data set")

@@ -1,12 +1,13 @@
 """Build a configuration from a mapping and ``key=value`` words; errors name the nearest key.
 
 Precedence: the defaults of the schema, then the recipe, then the overrides. A section given one
-plain value sets its name: ``model=resnet56`` is ``model.name=resnet56``.
+plain value sets its name: ``model=resnet56`` is ``model.name=resnet56``. Another model than the
+recipe's keeps of the recipe's options those that it has itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 import yaml
@@ -14,8 +15,9 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from formulations.errors import InputError
-from mipprune.config.schema import MethodConfig, Section
+from mipprune.config.schema import MethodConfig, ModelConfig, Section
 from mipprune.config.words import nearest, split
+from mipprune.models.catalogue import unknown_options
 
 Kind = TypeVar("Kind", bound=Section)
 
@@ -38,6 +40,7 @@ def configure(kind: type[Kind], values: Mapping[str, Any], overrides: Sequence[s
         Naming the key, and the nearest valid one or what its value must be.
     """
     own = {key: _copy(value) for key, value in values.items()}
+    typed: set[str] = set()
     for word in overrides:
         key, text = split(word)
         try:
@@ -45,10 +48,14 @@ def configure(kind: type[Kind], values: Mapping[str, Any], overrides: Sequence[s
         except yaml.YAMLError:
             value = text
         _assign(own, key.split("."), value, kind)
+        if key == "model" and isinstance(value, dict):
+            typed.update(value)
+        typed.add(key.removeprefix("model.").partition(".")[0])
     for key, value in own.items():
         field = kind.model_fields.get(key)
         if field is not None and section_of(field) and not isinstance(value, dict | Section | None):
-            own[key] = {"name": value}
+            own[key] = {"name": _plain(key, value)}
+    _drop_options(own, values.get("model"), typed)
     try:
         return kind.model_validate(own)
     except ValidationError as error:
@@ -77,11 +84,15 @@ def as_config(
     if isinstance(given, kind) and not settings:
         return given
     values = given.model_dump() if isinstance(given, Section) else dict(given or {})
+    before = values.get("model")
     for key, value in settings.items():
         old = values.get(key)
         if isinstance(old, Mapping) and isinstance(value, Mapping):
             value = {**old, **value}
         values[key] = value
+    if isinstance(model := settings.get("model"), Mapping):
+        values["model"] = dict(values["model"])
+        _drop_options(values, before, set(model))
     return configure(kind, values)
 
 
@@ -109,6 +120,39 @@ def explain(error: ValidationError, kind: type[Section], prefix: str = "") -> st
     if first["type"] == "extra_forbidden":
         return f"unknown key {key!r}{nearest(key, _keys(kind, prefix))}"
     return f"{key}={first['input']!r} does not fit: {first['msg'].lower()}"
+
+
+def _plain(key: str, value: Any) -> Any:
+    """A section's name; a network in its place has none."""
+    if hasattr(value, "state_dict") or callable(value):
+        kind = value.__name__ if hasattr(value, "__name__") else type(value).__name__
+        raise InputError(
+            f"{key}={kind} is a variable, which a run's checkpoints cannot name: put it into a "
+            "function of a file and pass model=FILE.py:FUNCTION (mipprune.prune and certify take "
+            "a network as it is)"
+        )
+    return value
+
+
+def _drop_options(values: dict[str, Any], before: Any, given: Collection[str]) -> None:
+    """Leave out what only the model had that another has taken the place of.
+
+    Parameters
+    ----------
+    values : dict
+        Settings; their ``model`` loses options.
+    before : mapping or None
+        The model of the recipe.
+    given : collection of str
+        Keys of the model that come from elsewhere, and stay.
+    """
+    now = values.get("model")
+    if not isinstance(before, Mapping) or not isinstance(now, dict):
+        return
+    name, left = now.get("name"), {k for k in before if k in now} - {"name", *given}
+    if left and isinstance(name, str) and name != before.get("name", ModelConfig().name):
+        for option in unknown_options(name, left):
+            del now[option]
 
 
 def _copy(value: Any) -> Any:

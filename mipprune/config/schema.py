@@ -5,9 +5,19 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
 
 from formulations.errors import InputError
+from mipprune.config.words import is_file, nearest
 
 _LARGEST = (2 - 2**-23) * 2.0**127  # of float32
 
@@ -60,31 +70,71 @@ class DataConfig(Section):
         return {"name": self.name, "path": self.path, **options}
 
 
+# of a function in a user's file the value may be anything
+_AsItIs = PlainSerializer(lambda value: value)
+
+
 class ModelConfig(Section):
-    """Which network."""
+    """Which network. Further keys are options of a function that ``FILE.py:FUNCTION`` names."""
+
+    model_config = ConfigDict(extra="allow")
 
     name: str = Field(
         "resnet8",
         description="resnet8 … resnet110, resnet18/34/50, wrn-28-10 (or another depth and factor), "
         "vgg16/19, densenet40, densenet40-bc, densenet100-bc, mobilenet-v2, lenet-5, "
-        "lenet-300-100, mlp; torchvision:NAME, timm:NAME",
+        "lenet-300-100, mlp; torchvision:NAME, timm:NAME; FILE.py:FUNCTION, a function that makes "
+        "a network, with model.KEY=VALUE for what else it takes; hf:FOLDER, a model of "
+        "transformers by its folder or config file",
     )
-    shortcut: Literal["A", "B"] | None = Field(
+    shortcut: Annotated[Literal["A", "B"] | None, _AsItIs] = Field(
         None, description="CIFAR ResNets: zero padding (A) or projection (B, the default)"
     )
-    width: int | None = Field(
+    width: Annotated[int | None, _AsItIs] = Field(
         None,
         ge=1,
         description="channels of the first stage of a ResNet (Wide: without the factor) or VGG",
     )
-    growth: int | None = Field(None, ge=1, description="DenseNets: channels that a layer adds (12)")
-    multiplier: float | None = Field(
+    growth: Annotated[int | None, _AsItIs] = Field(
+        None, ge=1, description="DenseNets: channels that a layer adds (12)"
+    )
+    multiplier: Annotated[float | None, _AsItIs] = Field(
         None, gt=0, allow_inf_nan=False, description="mobilenet-v2: factor of all widths (1)"
     )
-    pretrained: bool | None = Field(
-        None, description="torchvision:, timm: begin with the package's default weights"
+    pretrained: Annotated[bool | None, _AsItIs] = Field(
+        None,
+        description="torchvision:, timm: begin with the package's default weights; hf: with those "
+        "of the folder, as it does by default if there are any",
     )
-    hidden: list[int] | None = Field(None, description="hidden units of the mlp, such as [256,128]")
+    hidden: Annotated[list[int] | None, _AsItIs] = Field(
+        None, description="hidden units of the mlp, such as [256,128]"
+    )
+
+    @field_validator(
+        "shortcut", "width", "growth", "multiplier", "pretrained", "hidden", mode="wrap"
+    )
+    @classmethod
+    def _of_named_models(
+        cls, value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo
+    ) -> Any:
+        """What values a function of a user's file takes, it says itself."""
+        return value if is_file(info.data.get("name")) else handler(value)
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        for key in self.model_extra or {}:
+            if not is_file(self.name):
+                keys = [f"model.{name}" for name in type(self).model_fields]
+                raise InputError(f"unknown key 'model.{key}'{nearest(f'model.{key}', keys)}")
+        return self
+
+    def options(self) -> dict[str, Any]:
+        """What the model is told beside shape and classes."""
+        return self.model_dump(exclude={"name"}, exclude_none=True)
+
+    def may_be_trained(self) -> bool:
+        """Whether the network may begin with trained weights, though no file of them is named."""
+        return is_file(self.name) or self.name.startswith("hf:") or bool(self.pretrained)
 
 
 class MethodConfig(Section):

@@ -16,13 +16,17 @@ from mipprune.config.schema import (
     PhaseConfig,
     RunConfig,
 )
+from mipprune.config.words import folder_name
 from mipprune.methods.registry import settings_of
 
 
 class Config(RunConfig):
     """A training run: perhaps train dense first; regularize, remove, fine-tune."""
 
-    name: str | None = Field(None, description="name of the run; default: recipe and seed")
+    name: str | None = Field(
+        None,
+        description="name of the run; default: recipe and seed, or model, data and seed",
+    )
     precision: Literal["float32", "bfloat16"] = Field(
         "float32", description="of forward and backward passes in training; weights are float32"
     )
@@ -73,8 +77,13 @@ class Config(RunConfig):
             raise InputError(explain(error, kind, "method.")) from None
 
 
-def named(config: Config, recipe: str) -> Config:
-    """The same settings with a name for the run: by default the recipe's, with the seed."""
+def named(config: Config, recipe: str | None) -> Config:
+    """The same settings with a name for the run: by default the recipe's, with the seed.
+
+    Without a recipe, that of the model and of the data.
+    """
     if config.name is not None:
         return config
-    return config.model_copy(update={"name": f"{Path(recipe).stem}-seed{config.seed}"})
+    model = folder_name(config.model.name)
+    what = f"{model}-{config.data.name}" if recipe is None else Path(recipe).stem
+    return config.model_copy(update={"name": f"{what}-seed{config.seed}"})

@@ -25,4 +25,9 @@ class ValleyConfig(Section):
     )
     seed: int = Field(0, ge=0, description="of images, batches, t and directions")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …")
+    model: str | None = Field(
+        None,
+        description="FILE.py:FUNCTION in the place of the one that a checkpoint names, if that has "
+        "moved",
+    )
     data: DataConfig | None = Field(None, description="instead of the checkpoints' own data set")

@@ -10,6 +10,7 @@ from torch import nn
 from mipprune.data.registry import Data
 from mipprune.distributed.ranks import Ranks
 from mipprune.measures.latency import latency_ms
+from mipprune.models.references.outputs import logits_of
 from mipprune.runs.result import Measures
 from mipprune.structure.cost import count_macs, count_params
 from mipprune.structure.links import count_nonzero
@@ -32,7 +33,7 @@ def accuracy(network: nn.Module, data: Data, ranks: Ranks = _ALONE) -> float:
 def predict(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
     """(N,) int64: the class that a network says of each of the images (N, C, H, W)."""
     # with channels last a convolution takes two thirds of the time on a CPU
-    return network(images.contiguous(memory_format=torch.channels_last)).argmax(1)
+    return logits_of(network(images.contiguous(memory_format=torch.channels_last))).argmax(1)
 
 
 def count(network: nn.Module, shape: Sequence[int], sparse: bool = False) -> dict[str, int]:

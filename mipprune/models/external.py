@@ -3,7 +3,8 @@
 The package builds the full network. A pruned one is rebuilt from plain data alone: the full
 network, its convolutions, linear layers and BatchNorms resized to the recorded shapes of their
 tensors. A channel counts as removed when it is zero, so activations must map zero to zero (ReLU,
-SiLU, GELU and their kin do).
+SiLU, GELU and their kin do). Auxiliary classifiers, which torchvision's GoogLeNet and Inception v3
+have in training alone, are left out: no channel of a pruned network is there for their sake.
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ from typing import Any
 from torch import nn
 
 from formulations.errors import InputError
+from mipprune.models.weights import load_state
 
 # no name of its own; a pattern of names, and their options
 FURTHER = (r"(torchvision|timm):.+", ("pretrained",))
 PACKAGES = ("torchvision", "timm")
 # a pruned network is rebuilt from the shapes of all its tensors
 SIZES = "shapes"
+_AUXILIARY = ("aux1", "aux2", "AuxLogits")  # torchvision's names
 
 Shapes = Mapping[str, Sequence[int]]
 
@@ -31,7 +34,6 @@ def build(
     shape: Sequence[int],
     classes: int,
     pretrained: bool = False,
-    shapes: Shapes | None = None,
 ) -> nn.Module:
     """A network of another package.
 
@@ -44,27 +46,43 @@ def build(
     classes : int
     pretrained : bool
         Begin with the package's default weights; a classifier of another size begins anew.
-    shapes : mapping
-        Shape of every tensor of the state dictionary, where the network has been pruned.
 
     Raises
     ------
     InputError
-        If the package cannot be imported, does not know the model or cannot build it so; if the
-        shapes are not of this model.
+        If the package cannot be imported, does not know the model or cannot build it so.
     """
     package, _, model = name.partition(":")
     if package == "torchvision" and shape[0] != 3:
-        raise InputError(f"torchvision's models take images of 3 channels: not of {shape[0]}")
+        raise InputError(
+            f"torchvision's models take images of 3 channels: not of {shape[0]}, as timm's do"
+        )
     network = _create(package, model, shape, num_classes=classes)
     if pretrained:
         own = network.state_dict()
         tensors = _create(package, model, shape, pretrained=True).state_dict()
         fitting = {k: v for k, v in tensors.items() if k in own and v.shape == own[k].shape}
-        network.load_state_dict(fitting, strict=False)
-    if shapes is not None:
-        resize(network, shapes, name)
+        load_state(network, fitting, strict=False)
     return network
+
+
+def finish(network: nn.Module, shapes: Shapes | None) -> None:
+    """Leave auxiliary classifiers out as torchvision itself does, unless they have been recorded.
+
+    Parameters
+    ----------
+    network : nn.Module
+        As it was built, of full size.
+    shapes : mapping or None
+        Of the tensors that have been recorded.
+    """
+    if getattr(network, "aux_logits", None) is not True:
+        return
+    heads = [name for name in _AUXILIARY if isinstance(getattr(network, name, None), nn.Module)]
+    if not any(key.partition(".")[0] in heads for key in shapes or ()):
+        network.aux_logits = False  # type: ignore[assignment]
+        for name in heads:
+            setattr(network, name, None)
 
 
 def resize(network: nn.Module, shapes: Shapes, source: str) -> None:

@@ -4,8 +4,9 @@ An architecture is a dictionary with ``name``, ``shape`` (channels, height, widt
 model's own options and ``widths``, the output channels of every layer by name. :func:`describe`
 reads the widths off a network, so a pruned network is rebuilt by ``build(describe(network))``.
 Networks of other packages (:mod:`mipprune.models.external`, and those that packages add) have
-``shapes`` instead of widths, those of all their tensors. Which models there are:
-:mod:`mipprune.models.catalogue`.
+``shapes`` instead of widths, those of all their tensors, and so have those of a user's own file
+and of transformers (:mod:`mipprune.models.references`), which say besides what they were made from.
+Which models there are: :mod:`mipprune.models.catalogue`.
 """
 
 from __future__ import annotations
@@ -23,28 +24,47 @@ from mipprune.models.parts import ResidualBlock, ZeroPadShortcut
 Architecture = dict[str, Any]
 
 
-def build(architecture: Mapping[str, Any]) -> nn.Module:
+def build(architecture: Mapping[str, Any] | str, **options: Any) -> nn.Module:
     """Build a network with fresh weights; it remembers the dictionary: :func:`architecture_of`.
+
+    Parameters
+    ----------
+    architecture : mapping or str
+        ``name``, ``shape``, ``classes`` and the model's options; or the name alone, which may be
+        ``torchvision:NAME``, ``timm:NAME``, ``FILE.py:FUNCTION`` or ``hf:FOLDER``.
+    **options
+        Besides: ``build("timm:resnet18", shape=(3, 32, 32), classes=10)``.
 
     Raises
     ------
     InputError
         Unknown name or option, widths that do not fit together.
     """
-    given = dict(architecture)
+    first = {"name": architecture} if isinstance(architecture, str) else architecture
+    given = {**first, **options}
     name = given.pop("name", None)
     model = find(name)
-    unknown = set(given) - {"shape", "classes", model.sizes, *model.options}
-    if unknown:
-        wrong, right = ", ".join(sorted(unknown)), ", ".join(model.options)
-        raise InputError(f"model {name} has no option {wrong}: it takes {right or 'none'}")
-    if model.own:
+    for key in ("shape", "classes"):
+        if key not in given:
+            raise InputError(f"model {name} is built for a {key}: give {key}=")
+    if model.options is not None:
+        recorded = {"config"} if model.complete else set()
+        unknown = set(given) - {"shape", "classes", model.sizes, *model.options, *recorded}
+        if unknown:
+            wrong, right = ", ".join(sorted(unknown)), ", ".join(model.options)
+            raise InputError(f"model {name} has no option {wrong}: it takes {right or 'none'}")
+    if model.sizes == "widths":
         network = model.build(name, **given)
-    else:
-        network = model.build(name, **{k: v for k, v in given.items() if k != model.sizes})
-        if model.sizes in given:
-            resize(network, given[model.sizes], name)
-    vars(network)["architecture"] = {"name": name, **given}
+        vars(network)["architecture"] = {"name": name, **given}
+        return network
+    sizes = {key: given.pop(key) for key in (model.sizes,) if key in given}
+    network = model.build(name, **given)
+    own = vars(network)["architecture"] if model.complete else {"name": name, **given}
+    if model.finish:
+        model.finish(network, sizes.get("shapes"))
+    if "shapes" in sizes:
+        resize(network, sizes["shapes"], own["name"])
+    vars(network)["architecture"] = {**own, **sizes}
     return network
 
 
@@ -57,7 +77,11 @@ def architecture_of(network: nn.Module) -> Architecture:
         If it was not built by :func:`build`.
     """
     if "architecture" not in vars(network):
-        raise InputError(f"a {type(network).__name__} was not built from an architecture")
+        raise InputError(
+            f"a {type(network).__name__} given as a variable cannot be written as a checkpoint, "
+            "which names what a network is rebuilt from: put it into a function of a file and pass "
+            "model=FILE.py:FUNCTION, or build it by mipprune.build('FILE.py:FUNCTION', …)"
+        )
     return vars(network)["architecture"]
 
 

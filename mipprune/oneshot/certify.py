@@ -158,7 +158,7 @@ def _certify_run(
     run: Path, config: CertifyConfig, dense: Path | None, report: Callable[[str], None]
 ) -> dict[str, Any]:
     start = time.perf_counter()
-    pair = _Pair(run, dense)
+    pair = _Pair(run, dense, config.model)
     device = pick_device(config.device)
     network = pair.dense.to(device).eval()
     source = config.data.source() if config.data else pair.data
@@ -366,7 +366,7 @@ def _named(reader: ReadingLayer, patterns: Sequence[str]) -> bool:
 class _Pair:
     """A pruned network and the one it was made from, and which groups it kept."""
 
-    def __init__(self, run: Path, dense: Path | None) -> None:
+    def __init__(self, run: Path, dense: Path | None, model: str | None) -> None:
         if not run.is_dir():
             raise InputError(f"no run or checkpoint at {run}")
         if dense is None:
@@ -379,8 +379,8 @@ class _Pair:
             self.pruned_folder, self.dense_folder = layout.pruned, layout.compared
         else:
             result, self.pruned_folder, self.dense_folder = None, run, dense
-        self.dense, self.data = checkpoint.load(self.dense_folder)
-        self.pruned = checkpoint.load(self.pruned_folder)[0]
+        self.dense, self.data = checkpoint.load(self.dense_folder, model)
+        self.pruned = checkpoint.load(self.pruned_folder, model)[0]
         if checkpoint.sparsity(self.pruned_folder) is not None:
             raise InputError(f"{run} has pruned single weights: certificates are for channels")
         self.groups = find_groups(self.dense, describe(self.dense)["shape"])

@@ -29,6 +29,7 @@ from formulations.layer.solvers.selection import Path as Elimination
 from formulations.layer.stack import Stack
 from formulations.output import write_output
 from mipprune.config.schema import BudgetConfig
+from mipprune.models.references.outputs import logits_of
 from mipprune.oneshot.forward_order import ForwardOrder
 from mipprune.oneshot.layer_problems import CalibratedProblems, reading_less
 from mipprune.oneshot.parallel import run_all
@@ -180,7 +181,7 @@ class Chooser:
         measured, fitted, logits = self._trial
 
         def moved(network: nn.Module) -> float:
-            return float((network(measured) - logits).square().mean())
+            return float((logits_of(network(measured)) - logits).square().mean())
 
         def alone(kept: int) -> float:
             weights = self.problems.refitted(site, stack, path.support(kept))
@@ -206,7 +207,7 @@ class Chooser:
         images = torch.cat(list(self.images))
         count = max(1, min(self.settings.trials, len(images) // 2))
         measured = images[:count].to(next(self.network.parameters()).device)
-        return measured, images[-count:], self.network(measured)
+        return measured, images[-count:], logits_of(self.network(measured))
 
     def _without(self, site: Site, support: BoolArray, images: torch.Tensor) -> nn.Module:
         """The network with a support of one site, all layers refitted on some images."""

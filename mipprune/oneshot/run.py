@@ -22,6 +22,7 @@ from formulations.output import write_output
 from mipprune.config.overrides import as_config
 from mipprune.config.prune import PruneConfig
 from mipprune.config.recipes import read_recipe
+from mipprune.config.words import folder_name
 from mipprune.data.registry import Data
 from mipprune.measures.network import accuracy, measure
 from mipprune.models.registry import describe
@@ -102,7 +103,7 @@ class _Run:
             )
         name = config.name or "-".join(
             [
-                describe(network)["name"].replace(":", "-"),
+                folder_name(describe(network)["name"]),
                 config.method,
                 f"{self.pruning.unit}{self.pruning.share:g}",
             ]

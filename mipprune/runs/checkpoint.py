@@ -22,8 +22,9 @@ from torch import nn
 
 from formulations.errors import InputError
 from formulations.output import explain, write_output
-from mipprune.models.registry import build, describe
-from mipprune.models.weights import assign_weights
+from mipprune.config.words import is_file
+from mipprune.models.registry import architecture_of, build, describe
+from mipprune.models.weights import assign_weights, versions_of
 from mipprune.runs.files import (
     RESTORE,
     corrupt,
@@ -70,12 +71,19 @@ def save(
     folder : Path
         Replaced as a whole if it exists.
     network : nn.Module
-        Built by :func:`mipprune.models.registry.build`.
+        Built by :func:`mipprune.models.registry.build`: one that was given as a variable has
+        nothing that it could be rebuilt from.
     data : mapping, optional
         Data set that the network was trained on (``name``, ``path``), for ``mipprune eval``.
     sparsity : mapping, optional
         Of a network with pruned single weights: the share of zeros in every layer.
+
+    Raises
+    ------
+    InputError
+        If the network was given as a variable.
     """
+    architecture_of(network)  # before anything is written
     replace_folder(folder, lambda target: _write_model(target, network, data, sparsity))
 
 
@@ -105,8 +113,17 @@ def save_generation(
     rotate_folder(folder, fill)
 
 
-def load(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
+def load(folder: Path, model: str | None = None) -> tuple[nn.Module, dict[str, Any]]:
     """Read a checkpoint.
+
+    A network that a function in a user's file makes is made by it again: the file is run.
+
+    Parameters
+    ----------
+    folder : Path
+    model : str, optional
+        ``FILE.py:FUNCTION`` in the place of the one that the checkpoint names, if that has moved;
+        names of other models are passed over.
 
     Returns
     -------
@@ -127,15 +144,32 @@ def load(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
     description = _read_json(layout.model)
     verify_sums(layout.path)
     try:
-        network = build(description["architecture"])
+        architecture = _elsewhere(description["architecture"], model)
+        network = build(architecture)
     except (KeyError, TypeError, InputError) as error:
         raise InputError(f"{layout.model} describes no network: {error}") from None
-    assign_weights(network, _read_tensors(layout.weights), str(layout.weights))
+    tensors = _read_tensors(layout.weights)
+    assign_weights(network, tensors, str(layout.weights), description.get("versions"))
     return network, description.get("data", {})
 
 
-def load_generation(folder: Path) -> Generation:
+def _elsewhere(architecture: Mapping[str, Any], model: str | None) -> Mapping[str, Any]:
+    """An architecture that names another file, if one is given."""
+    if not is_file(model):
+        return architecture
+    if not is_file(architecture["name"]):
+        raise InputError(f"it is a {architecture['name']}, and model={model} is another")
+    return {**architecture, "name": model}
+
+
+def load_generation(folder: Path, model: str | None = None) -> Generation:
     """The newest of a folder's generations that is sound.
+
+    Parameters
+    ----------
+    folder : Path
+    model : str, optional
+        As for :func:`load`.
 
     Raises
     ------
@@ -148,7 +182,7 @@ def load_generation(folder: Path) -> Generation:
             continue
         layout = CheckpointLayout(place)
         try:
-            network, _ = load(place)
+            network, _ = load(place, model)
             tensors = _read_tensors(layout.tensors)
             return Generation(network, tensors, _read_json(layout.state), broken)
         except InputError as error:
@@ -235,15 +269,30 @@ def _write_model(
     sparsity: Mapping[str, float] | None = None,
 ) -> None:
     layout = CheckpointLayout(target)
-    write_output(layout.weights, _to_bytes(network.state_dict()))
     description: dict[str, Any] = {"architecture": describe(network), "data": dict(data or {})}
+    write_output(layout.weights, _to_bytes(network.state_dict()))
     if sparsity:
         description["sparsity"] = dict(sparsity)
+    if versions := versions_of(network):
+        description["versions"] = versions
     write_json(layout.model, description)
 
 
+def weights_bytes(network: nn.Module) -> int:
+    """Bytes of the file that a checkpoint of the network would have for its tensors."""
+    return len(_to_bytes(network.state_dict()))
+
+
 def _to_bytes(tensors: Mapping[str, torch.Tensor]) -> bytes:
-    return save_tensors({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
+    """A safetensors file; of a tensor that has several names, a copy for each."""
+    found: dict[str, torch.Tensor] = {}
+    seen = set()
+    for name, tensor in tensors.items():
+        own = tensor.detach().cpu().contiguous()
+        place = own.untyped_storage().data_ptr()
+        found[name] = own.clone() if place in seen else own
+        seen.add(place)
+    return save_tensors(found)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

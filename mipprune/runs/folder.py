@@ -21,6 +21,7 @@ from formulations.output import explain, is_full, write_output
 from mipprune.config.overrides import configure
 from mipprune.config.recipes import read_recipe
 from mipprune.config.schema import RunConfig
+from mipprune.config.words import folder_name, is_file
 from mipprune.distributed.ranks import Ranks
 from mipprune.runs import checkpoint
 from mipprune.runs.files import write_json
@@ -152,7 +153,9 @@ class RunFolder:
 
     def load_state(self) -> tuple[nn.Module, dict[str, torch.Tensor], dict[str, Any]]:
         """Network, tensors and plain values of the newest state that can be read."""
-        network, tensors, plain, broken = checkpoint.load_generation(self.layout.last)
+        network, tensors, plain, broken = checkpoint.load_generation(
+            self.layout.last, self._config.model.name
+        )
         began = {"contents": plain.get("contents", {})}  # older states do not say it
         check_same(self.path, began, self._contents)
         self._ranks.barrier()
@@ -230,13 +233,20 @@ def check_same(
     differing = [
         f"{key}={began.get(key)}, not {value}"
         for key, value in now.items()
-        if key not in _FREE and began.get(key) != value
+        if key not in _FREE and began.get(key) != value and not _moved(key, began.get(key), value)
     ]
     if differing:
         raise InputError(
             f"{folder} began with {'; '.join(differing)}: resume it with the settings of its "
             "config.yaml, or choose another name=NAME"
         )
+
+
+def _moved(key: str, began: Any, now: Any) -> bool:
+    """Whether the same function of a user's file makes the network, wherever the file lies."""
+    return key == "model.name" and all(map(is_file, (began, now))) and (
+        folder_name(began) == folder_name(now)
+    )  # fmt: skip
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:

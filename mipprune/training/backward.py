@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from mipprune.distributed.ranks import Ranks
+from mipprune.models.references.outputs import auxiliary_of, logits_of
 
 # Passes before a capture, in which libraries choose their algorithms.
 _WARM_UP = 3
@@ -95,6 +96,8 @@ class Backward:
     def __call__(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """The gradients of the batch's mean loss; that loss, a scalar tensor, of this rank's part.
 
+        Auxiliary classifiers, where a network puts them out in training, count in it.
+
         Parameters
         ----------
         images : (N, C, H, W) Tensor
@@ -128,8 +131,14 @@ class Backward:
         half = self.passes.precision == "bfloat16"
         with torch.autocast(images.device.type, torch.bfloat16, enabled=half):
             output = self._forward(images)
+        loss = self._cross_entropy(logits_of(output), labels)
+        for weight, logits in auxiliary_of(output):
+            loss = loss + weight * self._cross_entropy(logits, labels)
+        return loss
+
+    def _cross_entropy(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         return F.cross_entropy(
-            output.to(self._parameters[0].dtype),
+            logits.to(self._parameters[0].dtype),
             labels,
             label_smoothing=self.passes.label_smoothing,
         )

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from mipprune.config.train import Config
 from mipprune.distributed.ranks import Ranks
@@ -75,12 +76,17 @@ def _memory(run: Run) -> dict[str, int]:
     }
 
 
+def _numbers(output: Any) -> int:
+    """In what a layer puts out: a tensor, or a structure of such."""
+    return sum(leaf.numel() for leaf in tree_leaves(output) if torch.is_tensor(leaf))
+
+
 def _outputs(network: nn.Module, shape: Sequence[int]) -> int:
     """Numbers that the layers of a network put out for one image."""
     sizes: list[int] = []
     leaves = [module for module in network.modules() if not list(module.children())]
     hooks = [
-        leaf.register_forward_hook(lambda module, inputs, output: sizes.append(output.numel()))
+        leaf.register_forward_hook(lambda module, inputs, output: sizes.append(_numbers(output)))
         for leaf in leaves
     ]
     training = network.training

@@ -14,6 +14,7 @@ from formulations.solving.result import Status
 from formulations.symbolic.catalogue import find
 from mipprune.analysis.compare.comparison import Comparison, Job
 from mipprune.analysis.compare.rows import Chosen, make_row
+from mipprune.config.compare import CompareConfig
 from mipprune.data.registry import load
 from mipprune.models.catalogue import names
 from mipprune.models.registry import build
@@ -45,7 +46,7 @@ def budget_jobs(source: str, comparison: Comparison) -> list[Job]:
         Unknown model or checkpoint; a budget that no widths meet (the nearest is named).
     """
     config = comparison.config
-    network, shape = _network(source, config.seed)
+    network, shape = _network(source, config)
     groups = find_groups(network, shape)
     cost = Cost(network, groups, shape)
     penalty = GroupPenalty(network, groups, find("square").term())
@@ -82,10 +83,10 @@ def budget_jobs(source: str, comparison: Comparison) -> list[Job]:
     return [Job("exact", exact), other("uniform", uniform), other("threshold", lowest_removed)]
 
 
-def _network(source: str, seed: int) -> tuple[torch.nn.Module, tuple[int, ...]]:
+def _network(source: str, config: CompareConfig) -> tuple[torch.nn.Module, tuple[int, ...]]:
     """A network, a model's with weights drawn by the seed, and the shape of its images."""
     if Path(source).is_dir():
-        network, data = checkpoint.load(Path(source))
+        network, data = checkpoint.load(Path(source), config.model)
         return network, load(**data, device=torch.device("cpu")).shape
     if source not in names():
         raise InputError(
@@ -94,5 +95,5 @@ def _network(source: str, seed: int) -> tuple[torch.nn.Module, tuple[int, ...]]:
     side, classes = (224, 1000) if source in IMAGENET else (32, 10)
     shape = (3, side, side)
     with torch.random.fork_rng(devices=()):
-        torch.manual_seed(seed)
+        torch.manual_seed(config.seed)
         return build({"name": source, "shape": shape, "classes": classes}), shape

@@ -68,7 +68,7 @@ def from_checkpoint(folder: Path, layer: str, config: CompareConfig) -> LayerPro
     X are the layer's inputs (im2col) on ``config.images`` training images, Y = X·W₀ its outputs
     without bias; a group is an input channel.
     """
-    network, trained_on = checkpoint.load(folder)
+    network, trained_on = checkpoint.load(folder, config.model)
     source = config.data.source() if config.data else trained_on
     data = load(**source, device=torch.device("cpu"))
     problem = problem_of_layer(network, layer, data.sample(config.images, config.seed))

@@ -10,6 +10,9 @@ import yaml
 from formulations.errors import InputError
 from mipprune.config.words import nearest
 
+# what is trained by where no recipe is named
+DEFAULT = "default"
+
 
 def recipe_names() -> list[str]:
     """Names of the recipes that ship, sorted."""

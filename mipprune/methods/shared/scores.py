@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from formulations.arrays import FloatArray
 from formulations.errors import InputError
 from mipprune.methods.base import Task
+from mipprune.models.references.outputs import logits_of
 from mipprune.structure.tracing import coupled_layers
 
 
@@ -63,5 +64,6 @@ def fill_gradients(task: Task, images: int) -> None:
     network.zero_grad(set_to_none=True)
     inputs, labels = data.examples(images, task.seed)
     for x, y in zip(inputs.split(256), labels.split(256), strict=True):
-        (F.cross_entropy(network(x), y, reduction="sum") / len(labels)).backward()
+        loss = F.cross_entropy(logits_of(network(x)), y, reduction="sum") / len(labels)
+        loss.backward()
     network.train(training)

@@ -116,7 +116,11 @@ def test_a_damaged_checkpoint_is_refused_and_left_as_it_is(folder, tmp_path, dam
         (["train", "digits-spr", "budget.params=0.5"], ["one budget"]),
         (["train", "digits-spr", "data.batch=5000"], ["data.batch=5000", "1347"]),
         (["train", "digits-spr", "device=cuda:99"], ["device=cuda:99"]),
-        (["train", "digits-spr", "model=mlp"], ["mlp", "model.shortcut"]),
+        (["train", "digits-spr", "model=mlp", "model.shortcut=A"], ["mlp", "model.shortcut"]),
+        (["train", "digits-spr", "model.shortcut=A", "model=mlp"], ["mlp", "model.shortcut"]),
+        (["train", "model.depth=3"], ["unknown key 'model.depth'", "'model.width'"]),
+        (["train"], ["name a recipe", "model=NAME"]),
+        (["train", "nets.py:make"], ["unknown recipe"]),
         (["train", "cifar10-resnet20-spr", "data.path=nowhere"], ["data.path=nowhere"]),
         (["train", "digits-spr", "init=nowhere.safetensors"], ["nowhere.safetensors"]),
         (["train", "digits-spr", "--resume", "name=never"], ["never", "no checkpoint"]),
@@ -286,7 +290,3 @@ def test_a_shell_completes_recipes_and_settings(tmp_path):
     assert completed("mipprune prune budget.p", 2) == ["budget.params="]
     assert completed("mipprune eval data.n", 2) == ["data.name="]
     assert completed("mipprune derive pseudo", 2) == ["pseudo-huber"]
-
-
-def test_a_setting_in_the_place_of_a_recipe_is_told_apart(tmp_path):
-    refused(run("train", "model=resnet20", cwd=tmp_path), "a recipe comes first")

@@ -1,0 +1,1 @@
+"""Networks that are made elsewhere: by a function in a user's file, or by transformers."""
