@@ -111,7 +111,10 @@ def randomise(network: nn.Module, given: Inputs, seed: int = 0) -> None:
     seed : int
     """
     generator = torch.Generator().manual_seed(seed)
-    for parameter in network.parameters():
+    norms = [m for m in network.modules() if torch.is_tensor(getattr(m, "running_mean", None))]
+    # frozen norms have weights and biases that are no parameters
+    frozen = [b for m in norms for n, b in m.named_buffers() if n in ("weight", "bias")]
+    for parameter in (*network.parameters(), *frozen):
         if parameter.is_floating_point() and bool((parameter == parameter.flatten()[0]).all()):
             value = float(parameter.flatten()[0])
             noise = torch.rand(parameter.shape, generator=generator)
@@ -128,8 +131,7 @@ def randomise(network: nn.Module, given: Inputs, seed: int = 0) -> None:
         norm.running_mean.copy_(x.mean(1) + spread.sqrt() * (0.4 * noise[0] - 0.2))
         norm.running_var.copy_(spread * (0.5 + noise[1]))
 
-    norms = (m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
-    hooks = [m.register_forward_pre_hook(measure) for m in norms if m.running_mean is not None]
+    hooks = [norm.register_forward_pre_hook(measure) for norm in norms]
     try:
         call(network, given)
     finally:
@@ -198,21 +200,24 @@ class _Detector(nn.Module):
         return [head(maps) for head in self.heads]
 
 
-def _pyramid(kind: str) -> nn.Module:
+def _pyramid(name: str, frozen: bool = False) -> nn.Module:
+    """A backbone with a pyramid of maps; its norms are frozen where its weights are trained."""
     need("torchvision")
     from torchvision.models.detection import backbone_utils
+    from torchvision.ops import FrozenBatchNorm2d
 
-    if kind == "resnet18":
+    norm = FrozenBatchNorm2d if frozen else nn.BatchNorm2d
+    if name == "resnet18":
         return backbone_utils.resnet_fpn_backbone(
-            backbone_name="resnet18", weights=None, trainable_layers=5
+            backbone_name=name, weights=None, trainable_layers=5, norm_layer=norm
         )
     return backbone_utils.mobilenet_backbone(
-        backbone_name="mobilenet_v3_large", weights=None, fpn=True, trainable_layers=6
+        backbone_name=name, weights=None, fpn=True, trainable_layers=6, norm_layer=norm
     )
 
 
-def _retinanet() -> nn.Module:
-    pyramid = _pyramid("resnet18")
+def _retinanet(frozen: bool) -> nn.Module:
+    pyramid = _pyramid("resnet18", frozen)
     from torchvision.models.detection.retinanet import RetinaNetHead
 
     return _Detector(pyramid, RetinaNetHead(256, 3, CLASSES))
@@ -226,7 +231,7 @@ def _fcos() -> nn.Module:
 
 
 def _region_proposals() -> nn.Module:
-    pyramid = _pyramid("mobilenet")
+    pyramid = _pyramid("mobilenet_v3_large")
     from torchvision.models.detection.rpn import RPNHead
 
     return _Detector(pyramid, RPNHead(256, 3))
@@ -288,7 +293,15 @@ TORCHVISION = [
     _video("mc3_18", 1, 3, 4, 32, 32),
     _video("r2plus1d_18", 1, 3, 4, 32, 32),
     _video("s3d", 1, 3, 14, 224, 224),
-    Entry("torchvision/retinanet's maps, resnet18", _retinanet, images(3, 64), _RETINA),
+    Entry(
+        "torchvision/retinanet's maps, resnet18", lambda: _retinanet(False), images(3, 64), _RETINA
+    ),
+    Entry(
+        "torchvision/retinanet's maps, resnet18, frozen norms",
+        lambda: _retinanet(True),
+        images(3, 64),
+        _RETINA,
+    ),
     Entry(
         "torchvision/fcos' maps, resnet18",
         _fcos,
