@@ -89,7 +89,11 @@ class Partition:
 
     def expand(self, x: ArrayLike) -> NDArray[Any]:
         """(G,) numbers, or one, to the (D,) entries of the groups."""
-        return np.repeat(np.broadcast_to(x, self.sizes.shape), self.sizes)
+        numbers, shape = np.asarray(x), self.sizes.shape
+        # a search asks thousands of times, mostly for what has the shape: broadcasting costs more
+        return np.repeat(
+            numbers if numbers.shape == shape else np.broadcast_to(numbers, shape), self.sizes
+        )
 
 
 def flatten(w: ArrayLike, groups: Partition | None) -> tuple[FloatArray, Partition]:

@@ -143,6 +143,19 @@ def test_root_that_sympy_does_not_find_is_named_and_found_by_newton():
     assert UNKNOWN_RADIUS in d.regimes.free_symbols
 
 
+def test_the_same_phi_at_another_price_or_bound_asks_sympy_nothing_anew(monkeypatch):
+    phi = "a*(sqrt(1 + r**2) - 1)"
+    one = derive(phi)
+
+    def asked(*_):
+        raise AssertionError("asked again")
+
+    monkeypatch.setattr(sp, "solve", asked)
+    monkeypatch.setattr(sp, "simplify", asked)
+    other = derive(phi, price=0.5, bound=2.0)
+    assert (other.radius, other.price) == (one.radius, 0.5)
+
+
 @given(st.floats(0.02, 20), st.floats(1.05, 8))
 @quick
 def test_radius_is_found_over_many_magnitudes(scale, exponent):

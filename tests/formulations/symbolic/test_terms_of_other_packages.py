@@ -45,6 +45,15 @@ def test_a_term_of_another_package_takes_no_options():
         find("soft-cube", price=1.0)
 
 
+def test_a_package_that_is_installed_meanwhile_is_found(tmp_path):
+    find("soft-cube")
+    other = tmp_path / "other-1.0.dist-info"
+    other.mkdir()
+    (other / "METADATA").write_text("Metadata-Version: 2.1\nName: other\nVersion: 1.0\n")
+    (other / "entry_points.txt").write_text("[formulations.terms]\nlate-cube = my_terms:cube\n")
+    assert find("late-cube").term().price == 2.0
+
+
 def test_the_list_names_terms_of_other_packages(tmp_path, monkeypatch, capsys):
     points = POINTS.replace("no-term", "#").replace("gone", "#")
     (tmp_path / "my_package-1.0.dist-info" / "entry_points.txt").write_text(points)

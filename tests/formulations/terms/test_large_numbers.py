@@ -14,7 +14,7 @@ from formulations.errors import InputError
 from formulations.symbolic.scaling import tamed
 
 PRICE, STEP, DIGITS = 0.2, 0.5, 400
-few = settings(max_examples=40, deadline=None, derandomize=True)
+few = settings(max_examples=20, deadline=None, derandomize=True)
 PHIS = {
     "log cosh": "log(cosh(r))",
     "softplus": "log(1 + exp(r)) - log(2)",

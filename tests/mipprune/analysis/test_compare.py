@@ -130,7 +130,8 @@ def test_ctrl_c_keeps_the_rows_that_are_finished(monkeypatch, tmp_path, capsys):
     assert found["interrupted"]
     assert found["rows"][-1]["name"] == "spr λ=1, ranked"
     table, picture = tmp_path / "out.json", tmp_path / "out.png"
-    words = ["compare", "layer:generated", "groups=4", "--json", table, "--plot", picture]
+    words = ["compare", "layer:generated", "groups=4", "time_limit=1e6"]
+    words += ["--json", table, "--plot", picture]
     monkeypatch.setattr("sys.argv", ["mipprune", *map(str, words)])
     with pytest.raises(SystemExit) as ended:
         main()

@@ -4,9 +4,11 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pyarrow
 import pytest
 import torch
 from data_checks import check_epochs, check_examples, check_test_images
+from pyarrow import parquet
 from safetensors.torch import load_file, save_file
 
 from formulations.errors import InputError
@@ -23,11 +25,17 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def cifar10():
-    """Of the test images only the first thousand."""
-    data = load("cifar10", str(SHARED / "cifar10"), CPU)
-    assert (data.train_size, data.test_size) == (50_000, 10_000)
-    data.test_size = 1000
+def cifar10(tmp_path_factory):
+    """The first thousand images of each split, in a file of their own."""
+    folder = tmp_path_factory.mktemp("cifar10")
+    for split, images in (("train", 50_000), ("test", 10_000)):
+        paths = sorted((SHARED / "cifar10").glob(f"{split}-*.parquet"))
+        files = [parquet.ParquetFile(path) for path in paths]
+        assert sum(file.metadata.num_rows for file in files) == images
+        first = pyarrow.Table.from_batches([next(files[0].iter_batches(1000))])
+        parquet.write_table(first, folder / f"{split}-00000-of-00001.parquet")
+    data = load("cifar10", str(folder), CPU)
+    assert (data.train_size, data.test_size) == (1000, 1000)
     return data
 
 
@@ -180,6 +188,8 @@ def test_digits_split_is_fixed_and_stratified():
     assert counts.min() >= 43
     assert counts.max() <= 47
     assert abs(float(data.normalise(data.train.images).mean())) < 1e-5
+    data.train.images.zero_()
+    assert torch.equal(load("digits", None, CPU).train.images, again.train.images)
 
 
 def test_batches_follow_from_seed_and_epoch_alone_and_cover_the_images_once():
@@ -210,7 +220,7 @@ def test_augmentation_is_a_crop_of_the_padded_image_perhaps_flipped():
     assert 60 < flips < 140
 
 
-def parquet(folder, split, count, classes=10):
+def write_parquet(folder, split, count, classes=10):
     import datasets
 
     rng = np.random.default_rng(count)
@@ -226,8 +236,8 @@ def parquet(folder, split, count, classes=10):
 
 def test_parquet_files_are_read_without_loss(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    images, labels = parquet(tmp_path, "train", 7)
-    parquet(tmp_path, "test", 3)
+    images, labels = write_parquet(tmp_path, "train", 7)
+    write_parquet(tmp_path, "test", 3)
     data = load("cifar10", str(tmp_path), CPU)
     np.testing.assert_array_equal(data.train.images.permute(0, 2, 3, 1).numpy(), images)
     np.testing.assert_array_equal(data.train.labels.numpy(), labels)
