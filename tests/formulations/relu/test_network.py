@@ -236,7 +236,7 @@ def test_model_leaves_the_activations_of_the_forward_pass_alone():
 @pytest.mark.parametrize("hidden", [(2,), (1, 1)])
 @pytest.mark.parametrize("loss", LOSSES)
 @given(seed=st.integers(0, 2**32 - 1), same=st.booleans())
-@settings(few, max_examples=3)
+@settings(few, max_examples=5)
 def test_training_is_the_cheapest_of_all_grid_points_and_subsets(hidden, loss, seed, same):
     rng = np.random.default_rng(seed)
     x, targets = rng.normal(size=(3, 1)), targets_for(rng, loss, (3, 1))
