@@ -463,6 +463,7 @@ def zoo(part: str) -> Callable[[], str]:
 
     def make() -> str:
         import zoo_table
+        from zoo_networks import entries
 
         record = load("zoo")
         if record is None:
@@ -474,6 +475,7 @@ def zoo(part: str) -> Callable[[], str]:
         versions = record["environments"][used[-1]]["packages"]
         others = ("torchvision", "timm", "transformers", "torch-pruning")
         more = "".join(f", {name} {versions[name]}" for name in others)
+        more += f"; {len(record['rows'])} of {len(entries())} networks so far"
         recorded = provenance(*(record["environments"][number] for number in used), more=more)
         return f"{zoo_table.summary(record['rows'])}\n\n{recorded}"
 
